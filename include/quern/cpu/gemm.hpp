@@ -23,7 +23,7 @@ class Backend {
 /// Weights in the CPU's layout: plain bytes (header + panels), serialisable.
 class PackedWeights {
  public:
-  std::span<const std::byte> bytes() const { return buffer_; }      ///< write these to a file
+  std::span<const std::byte> bytes() const { return {buffer_.data(), buffer_.size()}; }      ///< write these to a file
   static Result<PackedWeights> from_bytes(std::span<const std::byte> b) { PackedWeights w; w.buffer_=AlignedBuffer(b.size()); if(b.size()) std::memcpy(w.buffer_.data(),b.data(),b.size()); return w; }  ///< copies; checks magic, version, checksum, sizes
   AlignedBuffer buffer_;
 };
