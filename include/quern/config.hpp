@@ -1,8 +1,8 @@
 // Modes of use, and the inline namespace that keeps differently compiled translation units apart.
 //
 //   (nothing defined)         header-only, the instruction set is chosen at run time; link libhwy
-//   QUERN_STATIC_DISPATCH     header-only, the instruction set your compiler flags allow; no library
-//   QUERN_COMPILED            declarations only; link quern::compiled. Quick to compile.
+//   QUERN_STATIC_DISPATCH     header-only, the instruction set your compiler flags allow; no
+//   library QUERN_COMPILED            declarations only; link quern::compiled. Quick to compile.
 //
 // QUERN_DISABLED_TARGETS is Highway's HWY_DISABLED_TARGETS under another name: a mask of targets
 // not to compile. It must be the same in every translation unit of a program.

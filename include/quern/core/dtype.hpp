@@ -28,9 +28,7 @@ constexpr Index size_of(DType t) {
   return is_known(t) ? kSizes[static_cast<std::uint8_t>(t)] : 0;
 }
 constexpr bool is_int8(DType t) { return t == DType::s8 || t == DType::u8; }
-constexpr bool is_float(DType t) {
-  return t == DType::f32 || t == DType::bf16 || t == DType::f16;
-}
+constexpr bool is_float(DType t) { return t == DType::f32 || t == DType::bf16 || t == DType::f16; }
 constexpr std::int32_t lowest(DType t) { return t == DType::s8 ? -128 : 0; }
 constexpr std::int32_t highest(DType t) { return t == DType::s8 ? 127 : 255; }
 
@@ -61,7 +59,8 @@ constexpr float to_float(f16 x) {
   const std::uint32_t sign = static_cast<std::uint32_t>(x.bits & 0x8000u) << 16;
   const std::uint32_t exponent = (x.bits >> 10) & 0x1Fu, mantissa = x.bits & 0x3FFu;
   if (exponent == 31) return std::bit_cast<float>(sign | 0x7F800000u | (mantissa << 13));
-  if (exponent != 0) return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
+  if (exponent != 0)
+    return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
   const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;  // zero or subnormal: exact
   return sign ? -magnitude : magnitude;
 }
@@ -83,7 +82,10 @@ constexpr f16 to_f16(float x) {
 
 /// dtype_of<T>: the DType of a C++ type; `void` elements have none.
 template <class T>
-inline constexpr DType dtype_of = [] { static_assert(sizeof(T) == 0, "no DType"); return DType{}; }();
+inline constexpr DType dtype_of = [] {
+  static_assert(sizeof(T) == 0, "no DType");
+  return DType{};
+}();
 template <>
 inline constexpr DType dtype_of<std::int8_t> = DType::s8;
 template <>

@@ -48,7 +48,8 @@ class [[nodiscard]] Error {
 #if defined(__GNUC__)
   __attribute__((format(printf, 2, 3)))
 #endif
-  static Error make(Code code, const char* format, ...) noexcept {
+  static Error
+  make(Code code, const char* format, ...) noexcept {
     Error e;
     e.code_ = code;
     std::va_list args;
@@ -104,7 +105,8 @@ class [[nodiscard]] Result {
   const T* operator->() const noexcept { return &value_; }
   Error error() const noexcept { return ok_ ? Error() : error_; }
 
-  /// The value. Without one: throws Exception, or prints the error and aborts under -fno-exceptions.
+  /// The value. Without one: throws Exception, or prints the error and aborts under
+  /// -fno-exceptions.
   T& value() & {
     require();
     return value_;

@@ -36,7 +36,7 @@ struct OpenMP {
   template <class F>
   void parallel_for(Index n, F&& task) const {
     // One iteration a thread, so that the iteration's number can name the worker.
-#pragma omp parallel for schedule(static, 1) num_threads(static_cast<int>(threads))
+#pragma omp parallel for schedule(static, 1) num_threads(static_cast <int>(threads))
     for (Index worker = 0; worker < threads; ++worker) {
       for (Index i = worker; i < n; i += threads) task(i, worker);
     }
@@ -51,13 +51,14 @@ class Parallel {
   Parallel() noexcept : Parallel(serial()) {}
 
   template <Executor E>
-    requires(!std::same_as<std::remove_cvref_t<E>, Parallel>)
-  Parallel(E& executor) noexcept  // NOLINT: implicit on purpose, a view
+  requires(!std::same_as<std::remove_cvref_t<E>, Parallel>) Parallel(E& executor)
+  noexcept  // NOLINT: implicit on purpose, a view
       : executor_(&executor),
         concurrency_(static_cast<Index>(executor.concurrency())),
         run_([](const void* e, Index n, Task task, void* context) {
-          const_cast<E*>(static_cast<const E*>(e))->parallel_for(
-              n, [=](Index index, Index worker) { task(context, index, worker); });
+          const_cast<E*>(static_cast<const E*>(e))->parallel_for(n, [=](Index index, Index worker) {
+            task(context, index, worker);
+          });
         }) {}
 
   Index concurrency() const noexcept { return concurrency_; }
@@ -65,9 +66,10 @@ class Parallel {
   template <class F>
   void operator()(Index n, F&& task) const {
     using Function = std::remove_reference_t<F>;
-    run_(executor_, n,
-         [](void* f, Index index, Index worker) { (*static_cast<Function*>(f))(index, worker); },
-         const_cast<std::remove_const_t<Function>*>(&task));
+    run_(
+        executor_, n,
+        [](void* f, Index index, Index worker) { (*static_cast<Function*>(f))(index, worker); },
+        const_cast<std::remove_const_t<Function>*>(&task));
   }
 
  private:

@@ -15,7 +15,9 @@ inline namespace QUERN_ABI {
 /// Alignment of everything quern allocates: a cache line, and the widest vector.
 inline constexpr std::size_t kAlignment = 64;
 
-constexpr Index round_up(Index x, Index multiple) { return (x + multiple - 1) / multiple * multiple; }
+constexpr Index round_up(Index x, Index multiple) {
+  return (x + multiple - 1) / multiple * multiple;
+}
 constexpr Index divide_up(Index x, Index by) { return (x + by - 1) / by; }
 
 /// Bytes on a cache-line boundary, released at the end of its life. Moves; does not copy. Empty
@@ -25,8 +27,8 @@ class AlignedBuffer {
   AlignedBuffer() noexcept = default;
   explicit AlignedBuffer(std::size_t bytes) noexcept
       : data_(bytes == 0 ? nullptr
-                         : static_cast<std::byte*>(::operator new(
-                               bytes, std::align_val_t{kAlignment}, std::nothrow))),
+                         : static_cast<std::byte*>(
+                               ::operator new (bytes, std::align_val_t{kAlignment}, std::nothrow))),
         size_(data_ == nullptr ? 0 : bytes) {}
   AlignedBuffer(AlignedBuffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
@@ -35,7 +37,7 @@ class AlignedBuffer {
     std::swap(size_, other.size_);
     return *this;
   }
-  ~AlignedBuffer() { ::operator delete(data_, std::align_val_t{kAlignment}); }
+  ~AlignedBuffer() { ::operator delete (data_, std::align_val_t{kAlignment}); }
 
   std::byte* data() const noexcept { return data_; }
   std::size_t size() const noexcept { return size_; }
@@ -54,7 +56,8 @@ using Workspace = AlignedBuffer;
 class Carver {
  public:
   explicit Carver(std::byte* begin) noexcept
-      : next_((reinterpret_cast<std::uintptr_t>(begin) + kAlignment - 1) / kAlignment * kAlignment) {}
+      : next_((reinterpret_cast<std::uintptr_t>(begin) + kAlignment - 1) / kAlignment *
+              kAlignment) {}
   template <class T>
   T* take(Index count) noexcept {
     T* piece = reinterpret_cast<T*>(next_);

@@ -28,8 +28,8 @@ inline float unfused(float x) {
 /// infinities saturate. Assumes the default rounding mode.
 inline std::int32_t quantize(float x, std::int32_t zero_point, DType type) {
   if (!(x == x)) x = 0.0f;
-  // Beyond +-65536 the result saturates anyway; the bound keeps the conversion defined.
-  x = x < -65536.0f ? -65536.0f : x > 65536.0f ? 65536.0f : x;
+  // Beyond +-1024 the result saturates anyway; the bound keeps the conversion defined.
+  x = x < -1024.0f ? -1024.0f : x > 1024.0f ? 1024.0f : x;
   const std::int32_t q = static_cast<std::int32_t>(std::nearbyint(x)) + zero_point;
   return q < lowest(type) ? lowest(type) : q > highest(type) ? highest(type) : q;
 }

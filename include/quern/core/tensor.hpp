@@ -45,17 +45,22 @@ struct AnyMatrix {
   constexpr AnyMatrix(Void* d, DType t, Index r, Index c, Index rs, Index cs = 1, Index b = 1)
       : AnyMatrix(d, t, r, c, rs, cs, b, r * rs) {}
   constexpr AnyMatrix(Void* d, DType t, Index r, Index c, Index rs, Index cs, Index b, Index bs)
-      : data(d), type(t), rows(r), cols(c), row_stride(rs), col_stride(cs), batch(b),
+      : data(d),
+        type(t),
+        rows(r),
+        cols(c),
+        row_stride(rs),
+        col_stride(cs),
+        batch(b),
         batch_stride(bs) {}
   template <class T>
-    requires(std::is_const_v<Void> || !std::is_const_v<T>)
-  constexpr AnyMatrix(const Matrix<T>& m)
+  requires(std::is_const_v<Void> || !std::is_const_v<T>) constexpr AnyMatrix(const Matrix<T>& m)
       : AnyMatrix(m.data, dtype_of<std::remove_const_t<T>>, m.rows, m.cols, m.row_stride,
                   m.col_stride, m.batch, m.batch_stride) {}
-  constexpr AnyMatrix(const AnyMatrix<void>& m)
-    requires std::is_const_v<Void>
-      : AnyMatrix(m.data, m.type, m.rows, m.cols, m.row_stride, m.col_stride, m.batch,
-                  m.batch_stride) {}
+  template <class V>
+    requires(std::is_const_v<Void> && std::is_same_v<V, void>)
+  constexpr AnyMatrix(const AnyMatrix<V>& m)
+      : AnyMatrix(m.data, m.type, m.rows, m.cols, m.row_stride, m.col_stride, m.batch, m.batch_stride) {}
 };
 
 using ConstMatrixView = AnyMatrix<const void>;
@@ -76,8 +81,8 @@ Error measure(const AnyMatrix<Void>& m, const char* what, Index* bytes) noexcept
     return Error::make(Code::unsupported, "%s has type %d, which is none", what, int(m.type));
   }
   if (m.rows < 0 || m.cols < 0 || m.batch < 0) {
-    return Error::make(Code::bad_shape, "%s is %lld x %lld x %lld: extents cannot be negative", what,
-                       L(m.batch), L(m.rows), L(m.cols));
+    return Error::make(Code::bad_shape, "%s is %lld x %lld x %lld: extents cannot be negative",
+                       what, L(m.batch), L(m.rows), L(m.cols));
   }
   if (m.rows == 0 || m.cols == 0 || m.batch == 0) return {};
   if (m.row_stride < 0 || m.col_stride < 0 || m.batch_stride < 0) {
@@ -85,13 +90,14 @@ Error measure(const AnyMatrix<Void>& m, const char* what, Index* bytes) noexcept
                        what, L(m.batch_stride), L(m.row_stride), L(m.col_stride));
   }
   Index span = 0, r = 0, c = 0, b = 0;
-  if (!multiply_fits(m.rows - 1, m.row_stride, &r) || !multiply_fits(m.cols - 1, m.col_stride, &c) ||
+  if (!multiply_fits(m.rows - 1, m.row_stride, &r) ||
+      !multiply_fits(m.cols - 1, m.col_stride, &c) ||
       !multiply_fits(m.batch - 1, m.batch_stride, &b) || __builtin_add_overflow(r, c, &span) ||
       __builtin_add_overflow(span, b, &span) || __builtin_add_overflow(span, Index{1}, &span) ||
       !multiply_fits(span, size_of(m.type), bytes)) {
     return Error::make(Code::bad_shape,
-                       "%s: %lld x %lld x %lld with strides %lld, %lld, %lld overflows 63 bits", what,
-                       L(m.batch), L(m.rows), L(m.cols), L(m.batch_stride), L(m.row_stride),
+                       "%s: %lld x %lld x %lld with strides %lld, %lld, %lld overflows 63 bits",
+                       what, L(m.batch), L(m.rows), L(m.cols), L(m.batch_stride), L(m.row_stride),
                        L(m.col_stride));
   }
   if (m.data == nullptr) {

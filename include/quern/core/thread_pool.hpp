@@ -11,8 +11,8 @@
 namespace quern {
 inline namespace QUERN_ABI {
 
-/// `threads` workers: the caller of parallel_for is one, the others sleep between calls. Indices are
-/// taken one at a time, so uneven tasks balance. One parallel_for at a time; it does not nest.
+/// `threads` workers: the caller of parallel_for is one, the others sleep between calls. Indices
+/// are taken one at a time, so uneven tasks balance. One parallel_for at a time; it does not nest.
 class ThreadPool {
  public:
   explicit ThreadPool(Index threads = static_cast<Index>(std::thread::hardware_concurrency()))

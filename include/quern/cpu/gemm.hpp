@@ -1,51 +1,210 @@
+// GEMM on the CPU: prepare once, run for any number of rows.
+//
+//   auto gemm = prepare(cpu::Backend(), problem, weights).value();
+//   Workspace workspace(gemm.workspace_bytes(m));
+//   if (Error e = gemm.run({.a = a, .c = c}, workspace)) ...
 #pragma once
-// TEMPORARY body: the API is final, the kernels are being written.
+
+#include <memory>
 #include <span>
-#include <vector>
-#include <cstring>
-#include <string_view>
-#include "quern/core/memory.hpp"
+
 #include "quern/core/executor.hpp"
-#include "quern/ops/gemm_reference.hpp"
+#include "quern/core/memory.hpp"
+#include "quern/cpu/backend.hpp"
+#include "quern/cpu/gemm_loops.hpp"
+#include "quern/cpu/packed_weights.hpp"
+
 namespace quern {
 inline namespace QUERN_ABI {
 namespace cpu {
-/// The CPU as a backend: which SIMD target its kernels use. A value; cheap to copy.
-class Backend {
- public:
-  Backend() = default;                                   ///< the best target this CPU can run
-  /// Every target that was compiled in and that this CPU can run, best first.
-  static std::vector<Backend> all() { return {Backend()}; }
-  /// By name ("AVX2", "SSE4", ..., as name() gives it), case-insensitive; Error when unknown or not runnable here.
-  static Result<Backend> named(std::string_view) { return Backend(); }
-  const char* name() const { return "AVX2"; }
-};
-/// Weights in the CPU's layout: plain bytes (header + panels), serialisable.
-class PackedWeights {
- public:
-  std::span<const std::byte> bytes() const { return {buffer_.data(), buffer_.size()}; }      ///< write these to a file
-  static Result<PackedWeights> from_bytes(std::span<const std::byte> b) { PackedWeights w; w.buffer_=AlignedBuffer(b.size()); if(b.size()) std::memcpy(w.buffer_.data(),b.data(),b.size()); return w; }  ///< copies; checks magic, version, checksum, sizes
-  AlignedBuffer buffer_;
-};
+
+/// A prepared GEMM. Immutable: any number of threads may run it at a time, each call with a
+/// workspace of its own. Copies share everything.
 class Gemm {
  public:
-  /// Bytes that run() needs for this many rows (per batch element) and workers.
-  Index workspace_bytes(Index /*m*/, Index /*workers*/ = 1) const { return 64; }
-  Error run(const GemmArgs& args, std::span<std::byte> workspace, Parallel = {}) const noexcept {
-    if (Error e = validate(p_, args)) return e;
-    if (std::ssize(workspace) < 64) return Error::make(Code::no_workspace, "gemm: workspace of %lld bytes, 64 needed", (long long)workspace.size());
-    reference_gemm(p_, b_, args);
+  /// Bytes that run() needs for up to m rows (of each batch element) on up to this many workers.
+  std::size_t workspace_bytes(Index m, Index workers = 1) const {
+    // The pieces are largest when a task has all columns; beyond kRowsBudget rows nothing grows.
+    Index most = 0;
+    for (Index rows = 1; rows <= m && rows <= Blocking::kRowsBudget; ++rows) {
+      const Index bytes = blocking_for(rows, 1).worker_bytes(plan_->idiom_for(rows));
+      if (bytes > most) most = bytes;
+    }
+    return static_cast<std::size_t>(most * workers) + kAlignment;
+  }
+
+  /// Computes args.c. Checks everything first: after an Error, nothing was written. Runs on
+  /// `executor`, serially by default; the bits do not depend on it. Never allocates.
+  Error run(const GemmArgs& args, std::span<std::byte> workspace,
+            Parallel executor = {}) const noexcept {
+    const GemmPlan& plan = *plan_;
+    if (Error e = validate(plan.problem, args)) return e;
+    const Index m = args.a.rows, batch = args.a.batch, workers = executor.concurrency();
+    if (m == 0 || plan.problem.n == 0 || batch == 0) return {};
+    const Idiom& idiom = plan.idiom_for(m);
+    const Blocking blocking = blocking_for(m, workers);
+    const Index worker_bytes = blocking.worker_bytes(idiom);
+    const auto needed = static_cast<std::size_t>(worker_bytes * workers) + kAlignment;
+    if (workspace.size() < needed) {
+      return Error::make(Code::no_workspace,
+                         "gemm: a workspace of %lld bytes, but %lld rows on %lld workers need %lld",
+                         static_cast<long long>(workspace.size()), static_cast<long long>(m),
+                         static_cast<long long>(workers), static_cast<long long>(needed));
+    }
+    const GemmCall call{plan, args, idiom, blocking};
+    const Index tasks = batch * blocking.m_blocks * blocking.n_blocks;
+    std::byte* memory = Carver(workspace.data()).take<std::byte>(0);
+    executor(tasks, [&](Index index, Index worker) {
+      GemmTask(call, index, memory + worker * worker_bytes).run();
+    });
     return {};
   }
-  const char* kernel() const { return "gemm_reference"; }   ///< which kernel was chosen
-  GemmProblem p_; ConstMatrixView b_;
+
+  const GemmProblem& problem() const { return plan_->problem; }
+  const PackedWeights& weights() const { return plan_->weights; }
+  /// The way products are formed for many rows, and where: "s16_pairs on AVX2".
+  std::string kernel() const {
+    return std::string(plan_->idiom->name) + " on " + plan_->kernels->target;
+  }
+
+  /// What prepare() calls.
+  static Result<Gemm> make(const Backend& backend, const GemmProblem& p,
+                           const PackedWeights& weights) {
+    using LL = long long;
+    if (Error e = validate(p)) return e;
+    const PackedHeader& h = weights.header();
+    if (h.type != p.b || h.n != p.n || h.k != p.k || h.batch != p.batch) {
+      return Error::make(
+          Code::bad_packed,
+          "gemm: packed weights hold %lld matrices of %lld x %lld %s, but the problem says %lld "
+          "of %lld x %lld %s",
+          LL(h.batch), LL(h.k), LL(h.n), name(h.type), LL(p.batch), LL(p.k), LL(p.n), name(p.b));
+    }
+    auto plan = std::make_shared<GemmPlan>(GemmPlan{.problem = p,
+                                                    .weights = weights,
+                                                    .kernels = &backend.kernels(),
+                                                    .idiom = nullptr,
+                                                    .idiom_stream = nullptr});
+    choose_idiom(*plan);
+    // Arrays to keep: at most steps + base + adjusted + column factor, in whole panels.
+    const Index width = weights.panels() * kPanel;
+    AlignedBuffer memory(
+        static_cast<std::size_t>((Epilogue::kMaxSteps + 1 + 2 * p.batch) * width * 4));
+    if (memory.size() == 0 && width != 0) {
+      return Error::make(Code::no_memory, "gemm: no memory for the constants of %lld columns",
+                         LL(p.n));
+    }
+    auto constants = std::make_shared<AlignedBuffer>(std::move(memory));
+    std::int32_t* next = reinterpret_cast<std::int32_t*>(constants->data());
+    if (width != 0) fold_constants(*plan, p, width, next);
+    plan->problem.b_zero_points = {};
+    Gemm gemm;
+    gemm.plan_ = std::move(plan);
+    gemm.constants_ = std::move(constants);
+    return gemm;
+  }
+
+ private:
+  Gemm() = default;
+
+  static void choose_idiom(GemmPlan& plan) {
+    const Kernels& k = *plan.kernels;
+    const GemmProblem& p = plan.problem;
+    plan.idiom = &k.pairs;
+    plan.idiom_stream = &k.pairs_stream;
+    if (!is_int8(p.b)) {
+      plan.idiom = plan.idiom_stream = &k.f32;
+    } else if (k.quads.name != nullptr) {
+      plan.idiom = plan.idiom_stream = &k.quads;
+    } else if (k.proven.name != nullptr && plan.weights.header().proven != 0) {
+      plan.idiom = plan.idiom_stream = &k.proven;
+    }
+    const bool is_signed = p.a != DType::u8;  // quantized floats are s8
+    if (plan.idiom->form == RowForm::u8_quads && is_signed) plan.a_shift = 128;
+    if (plan.idiom->form == RowForm::s8_quads && !is_signed) plan.a_shift = -128;
+  }
+
+  /// Copies the epilogue's arrays and folds zero points and bias into per-column constants, all
+  /// modulo 2^32.
+  static void fold_constants(GemmPlan& plan, const GemmProblem& p, Index width,
+                             std::int32_t* next) {
+    const auto take = [&](Index rows) {
+      std::int32_t* piece = next;
+      next += rows * width;
+      std::memset(piece, 0, static_cast<std::size_t>(rows * width) * 4);
+      return piece;
+    };
+    for (Step& s : plan.problem.epilogue.steps) {
+      if (s.count == 0) continue;
+      std::int32_t* copy = take(1);
+      std::memcpy(copy, s.data, static_cast<std::size_t>(s.count) * 4);
+      s.data = copy;
+    }
+    if (!is_int8(p.b)) return;
+    const bool integer_bias =
+        p.epilogue.count > 0 && p.epilogue.steps[0].kind == Step::Kind::bias_s32;
+    const auto* bias =
+        integer_bias ? static_cast<const std::int32_t*>(p.epilogue.steps[0].data) : nullptr;
+    const bool per_row = p.a_zero_points == ZeroPoints::per_row;
+    const auto za = static_cast<std::uint32_t>(per_row ? 0 : p.a_zero_point + plan.a_shift);
+    std::int32_t *base = take(p.batch), *adjusted = take(p.batch), *factor = take(1);
+    const std::size_t zeros = p.b_zero_points.size();
+    bool any = false;
+    for (Index j = 0; j < p.n; ++j) {
+      const std::int32_t zb =
+          zeros == 0 ? 0 : p.b_zero_points[zeros == 1 ? 0 : static_cast<std::size_t>(j)];
+      factor[j] = -(zb - (p.b == DType::u8 ? 128 : 0));
+      any |= factor[j] != 0;
+      for (Index b = 0; b < p.batch; ++b) {
+        const auto sum = static_cast<std::uint32_t>(plan.weights.column_sums(b)[j]);
+        const std::uint32_t adjust =
+            sum + static_cast<std::uint32_t>(p.k) * static_cast<std::uint32_t>(factor[j]);
+        const std::uint32_t offset =
+            static_cast<std::uint32_t>(bias == nullptr ? 0 : bias[j]) - za * adjust;
+        adjusted[b * width + j] = static_cast<std::int32_t>(adjust);
+        base[b * width + j] = static_cast<std::int32_t>(offset);
+      }
+    }
+    plan.base = base;
+    plan.adjusted = adjusted;
+    plan.column_factor = any ? factor : nullptr;
+  }
+
+  Blocking blocking_for(Index m, Index workers) const {
+    const GemmProblem& p = plan_->problem;
+    // Several tasks a worker even out their speeds; below that much work one thread is quicker.
+    constexpr double kWorthSplitting = 1 << 18;
+    const double work =
+        static_cast<double>(m) * static_cast<double>(p.n) * static_cast<double>(p.k);
+    const Index wanted = workers == 1 || work < kWorthSplitting ? 1 : 4 * workers;
+    return choose_blocking(plan_->idiom_for(m), m, plan_->weights.panels(), p.k, wanted);
+  }
+
+  std::shared_ptr<const GemmPlan> plan_;
+  std::shared_ptr<const AlignedBuffer> constants_;
 };
+
 }  // namespace cpu
-inline Result<cpu::PackedWeights> pack(const cpu::Backend&, const GemmProblem& p, const ConstMatrixView& b) { if (Error e = validate(p,b)) return e; return cpu::PackedWeights(); }
-inline Result<cpu::Gemm> prepare(const cpu::Backend&, const GemmProblem& p, const ConstMatrixView& b) {
-  if (Error e = validate(p, b)) return e;
-  cpu::Gemm g; g.p_ = p; g.b_ = b; return g;
+
+/// Packs the weights b (batch, k, n) of a problem, to keep or to share between operations.
+inline Result<cpu::PackedWeights> pack(const cpu::Backend&, const GemmProblem& problem,
+                                       const ConstMatrixView& b) {
+  return cpu::PackedWeights::pack(problem, b);
 }
-inline Result<cpu::Gemm> prepare(const cpu::Backend&, const GemmProblem& p, cpu::PackedWeights) { cpu::Gemm g; g.p_=p; return g; }
+
+/// Prepares a problem: validates, packs the weights b (batch, k, n), chooses kernels.
+inline Result<cpu::Gemm> prepare(const cpu::Backend& backend, const GemmProblem& problem,
+                                 const ConstMatrixView& b) {
+  auto weights = cpu::PackedWeights::pack(problem, b);
+  if (!weights) return weights.error();
+  return cpu::Gemm::make(backend, problem, *weights);
+}
+
+/// The same with weights that were packed before.
+inline Result<cpu::Gemm> prepare(const cpu::Backend& backend, const GemmProblem& problem,
+                                 const cpu::PackedWeights& weights) {
+  return cpu::Gemm::make(backend, problem, weights);
+}
+
 }  // namespace QUERN_ABI
 }  // namespace quern

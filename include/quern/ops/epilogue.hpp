@@ -45,8 +45,9 @@ struct Step {
 };
 
 constexpr const char* name(Step::Kind kind) {
-  constexpr const char* kNames[] = {"bias_s32", "scale",     "row_scale", "bias",     "relu",  "clamp",
-                                    "gelu",     "gelu_tanh", "silu",      "residual", "custom"};
+  constexpr const char* kNames[] = {"bias_s32", "scale",    "row_scale", "bias",
+                                    "relu",     "clamp",    "gelu",      "gelu_tanh",
+                                    "silu",     "residual", "custom"};
   return kNames[static_cast<std::uint8_t>(kind)];
 }
 
@@ -124,12 +125,18 @@ struct Epilogue {
 inline float load_float(const ConstMatrixView& m, Index b, Index i, Index j) {
   const void* p = element(m, b, i, j);
   switch (m.type) {
-    case DType::s8: return static_cast<float>(*static_cast<const std::int8_t*>(p));
-    case DType::u8: return static_cast<float>(*static_cast<const std::uint8_t*>(p));
-    case DType::s32: return static_cast<float>(*static_cast<const std::int32_t*>(p));
-    case DType::f32: return *static_cast<const float*>(p);
-    case DType::bf16: return to_float(*static_cast<const bf16*>(p));
-    case DType::f16: return to_float(*static_cast<const f16*>(p));
+    case DType::s8:
+      return static_cast<float>(*static_cast<const std::int8_t*>(p));
+    case DType::u8:
+      return static_cast<float>(*static_cast<const std::uint8_t*>(p));
+    case DType::s32:
+      return static_cast<float>(*static_cast<const std::int32_t*>(p));
+    case DType::f32:
+      return *static_cast<const float*>(p);
+    case DType::bf16:
+      return to_float(*static_cast<const bf16*>(p));
+    case DType::f16:
+      return to_float(*static_cast<const f16*>(p));
   }
   return 0.0f;
 }
@@ -146,20 +153,31 @@ inline float apply(const Step& s, float v, Index i, Index j, const StepInputs& i
   using K = Step::Kind;
   const auto channel = [&] { return static_cast<const float*>(s.data)[s.count == 1 ? 0 : j]; };
   switch (s.kind) {
-    case K::bias_s32: return v;
-    case K::scale: return unfused(v * channel());
-    case K::row_scale: return unfused(v * in.row_scales[i]);
-    case K::bias: return v + static_cast<const float*>(s.data)[j];
-    case K::relu: return scalar::lower_bound(v, 0.0f);
-    case K::clamp: return scalar::upper_bound(scalar::lower_bound(v, s.low), s.high);
-    case K::gelu: return scalar::gelu(v);
-    case K::gelu_tanh: return scalar::gelu_tanh(v);
-    case K::silu: return scalar::silu(v);
+    case K::bias_s32:
+      return v;
+    case K::scale:
+      return unfused(v * channel());
+    case K::row_scale:
+      return unfused(v * in.row_scales[i]);
+    case K::bias:
+      return v + static_cast<const float*>(s.data)[j];
+    case K::relu:
+      return scalar::lower_bound(v, 0.0f);
+    case K::clamp:
+      return scalar::upper_bound(scalar::lower_bound(v, s.low), s.high);
+    case K::gelu:
+      return scalar::gelu(v);
+    case K::gelu_tanh:
+      return scalar::gelu_tanh(v);
+    case K::silu:
+      return scalar::silu(v);
     case K::residual: {
       const float r = load_float(in.residual, in.batch, i, j) - static_cast<float>(s.zero_point);
       return v + unfused(r * s.low);
     }
-    case K::custom: s.function(s.context, &v, i, j, 1); return v;
+    case K::custom:
+      s.function(s.context, &v, i, j, 1);
+      return v;
   }
   return v;
 }
@@ -168,7 +186,8 @@ inline float apply(const Step& s, float v, Index i, Index j, const StepInputs& i
 inline std::int32_t add_bias(const Epilogue& e, std::int32_t acc, Index j) {
   if (e.count == 0 || e.steps[0].kind != Step::Kind::bias_s32) return acc;
   const std::int32_t bias = static_cast<const std::int32_t*>(e.steps[0].data)[j];
-  return static_cast<std::int32_t>(static_cast<std::uint32_t>(acc) + static_cast<std::uint32_t>(bias));
+  return static_cast<std::int32_t>(static_cast<std::uint32_t>(acc) +
+                                   static_cast<std::uint32_t>(bias));
 }
 
 }  // namespace QUERN_ABI

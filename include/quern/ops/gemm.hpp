@@ -41,19 +41,19 @@ struct GemmProblem {
   std::int32_t a_zero_point = 0;  ///< in the range of a's type
   ZeroPoints a_zero_points = ZeroPoints::per_tensor;
   std::span<const std::int32_t> b_zero_points = {};  ///< none, one, or n; in the range of b's type
-  std::int32_t c_zero_point = 0;                ///< in the range of c's type, s8 or u8
+  std::int32_t c_zero_point = 0;                     ///< in the range of c's type, s8 or u8
   Overflow overflow = Overflow::refuse;
   Epilogue epilogue = {};
 };
 
 /// One call. Rows of every array: index b * m + i for batch element b.
 struct GemmArgs {
-  ConstMatrixView a;                             ///< (batch, m, k), any non-negative strides
-  MatrixView c;                                  ///< (batch, m, n), col_stride 1
-  ConstMatrixView residual = {};                 ///< (batch, m, n), col_stride 1, if a step adds it;
-                                                 ///< may be c itself
-  std::span<const float> row_scales = {};        ///< batch * m, if the epilogue has a row_scale
-  std::span<const std::int32_t> a_zero_points = {};   ///< batch * m, if they are per_row
+  ConstMatrixView a;                       ///< (batch, m, k), any non-negative strides
+  MatrixView c;                            ///< (batch, m, n), col_stride 1
+  ConstMatrixView residual = {};           ///< (batch, m, n), col_stride 1, if a step adds it;
+                                           ///< may be c itself
+  std::span<const float> row_scales = {};  ///< batch * m, if the epilogue has a row_scale
+  std::span<const std::int32_t> a_zero_points = {};  ///< batch * m, if they are per_row
 };
 
 namespace detail {
@@ -68,8 +68,8 @@ constexpr Index reach(DType t, Index zero_point) {
 
 inline Error check_zero_point(const char* what, std::int32_t z, DType t, Index at) {
   if (z >= lowest(t) && z <= highest(t)) return {};
-  return Error::make(Code::bad_value, "gemm: %s zero point %d at %lld is outside %s, [%d, %d]", what,
-                     int(z), LL(at), name(t), int(lowest(t)), int(highest(t)));
+  return Error::make(Code::bad_value, "gemm: %s zero point %d at %lld is outside %s, [%d, %d]",
+                     what, int(z), LL(at), name(t), int(lowest(t)), int(highest(t)));
 }
 
 /// Two elements of one matrix at one address would make a result depend on the order of writing,
@@ -78,8 +78,10 @@ template <class Void>
 Error check_strides(const AnyMatrix<Void>& m, const char* what) {
   if (m.rows == 0 || m.cols == 0 || m.batch == 0) return {};
   const Index row_span = (m.cols - 1) * m.col_stride, col_span = (m.rows - 1) * m.row_stride;
-  const bool row_major = (m.cols == 1 || m.col_stride >= 1) && (m.rows == 1 || m.row_stride > row_span);
-  const bool col_major = (m.rows == 1 || m.row_stride >= 1) && (m.cols == 1 || m.col_stride > col_span);
+  const bool row_major =
+      (m.cols == 1 || m.col_stride >= 1) && (m.rows == 1 || m.row_stride > row_span);
+  const bool col_major =
+      (m.rows == 1 || m.row_stride >= 1) && (m.cols == 1 || m.col_stride > col_span);
   if (row_major || col_major) return {};
   return Error::make(Code::bad_shape,
                      "%s is %lld x %lld with strides %lld and %lld: its elements overlap (is the "
@@ -91,18 +93,20 @@ inline Error check_steps(const GemmProblem& p) {
   using K = Step::Kind;
   const Epilogue& e = p.epilogue;
   if (e.count > Epilogue::kMaxSteps) {
-    return Error::make(Code::unsupported, "gemm: epilogue has %lld steps, at most %lld are possible",
-                       LL(e.count), LL(Epilogue::kMaxSteps));
+    return Error::make(Code::unsupported,
+                       "gemm: epilogue has %lld steps, at most %lld are possible", LL(e.count),
+                       LL(Epilogue::kMaxSteps));
   }
   const bool integer = is_int8(p.a) && is_int8(p.b);
   for (Index i = 0; i < e.count; ++i) {
     const Step& s = e.steps[i];
     const char* step = name(s.kind);
     if (s.kind == K::bias_s32 && (i != 0 || !(integer || is_int8(p.b)))) {
-      return Error::make(Code::unsupported,
-                         "gemm: an s32 bias must be the first step, with int8 weights; it is step %lld "
-                         "of %s x %s",
-                         LL(i), name(p.a), name(p.b));
+      return Error::make(
+          Code::unsupported,
+          "gemm: an s32 bias must be the first step, with int8 weights; it is step %lld "
+          "of %s x %s",
+          LL(i), name(p.a), name(p.b));
     }
     if (p.c == DType::s32 && s.kind != K::bias_s32) {
       return Error::make(Code::unsupported, "gemm: step %lld (%s) cannot be applied to s32 output",
@@ -111,8 +115,8 @@ inline Error check_steps(const GemmProblem& p) {
     if (s.kind == K::bias_s32 || s.kind == K::scale || s.kind == K::bias) {
       const bool one = s.kind == K::scale && s.count == 1;
       if (s.count != p.n && !one) {
-        return Error::make(Code::bad_shape, "gemm: step %lld (%s) has %lld values but n is %lld", LL(i),
-                           step, LL(s.count), LL(p.n));
+        return Error::make(Code::bad_shape, "gemm: step %lld (%s) has %lld values but n is %lld",
+                           LL(i), step, LL(s.count), LL(p.n));
       }
       if (s.data == nullptr && s.count > 0) {
         return Error::make(Code::bad_data, "gemm: step %lld (%s) is null", LL(i), step);
@@ -123,19 +127,19 @@ inline Error check_steps(const GemmProblem& p) {
         const float v = static_cast<const float*>(s.data)[j];
         if (!std::isfinite(v) || v == 0.0f) {
           return Error::make(Code::bad_value,
-                             "gemm: step %lld (scale) is %g at %lld; it must be finite and not 0", LL(i),
-                             double(v), LL(j));
+                             "gemm: step %lld (scale) is %g at %lld; it must be finite and not 0",
+                             LL(i), double(v), LL(j));
         }
       }
     }
     if (s.kind == K::clamp && !(s.low <= s.high)) {
-      return Error::make(Code::bad_value, "gemm: step %lld clamps to [%g, %g], which is empty", LL(i),
-                         double(s.low), double(s.high));
+      return Error::make(Code::bad_value, "gemm: step %lld clamps to [%g, %g], which is empty",
+                         LL(i), double(s.low), double(s.high));
     }
     if (s.kind == K::residual && (!std::isfinite(s.low) || s.low == 0.0f)) {
       return Error::make(Code::bad_value,
-                         "gemm: step %lld (residual) has scale %g; it must be finite and not 0", LL(i),
-                         double(s.low));
+                         "gemm: step %lld (residual) has scale %g; it must be finite and not 0",
+                         LL(i), double(s.low));
     }
     if (s.kind == K::custom && s.function == nullptr) {
       return Error::make(Code::bad_data, "gemm: step %lld (custom) has no function", LL(i));
@@ -163,22 +167,26 @@ inline Error check_sum_bound(const GemmProblem& p) {
   }
   const Index limit = (Index{0x7FFFFFFF} - bias) / (a_reach * b_reach);
   if (p.k <= limit && bias <= 0x7FFFFFFF) return {};
-  return Error::make(Code::bad_value,
-                     "gemm: k is %lld, but %s x %s sums with these zero points and biases are exact in "
-                     "s32 only up to k = %lld (set overflow = Overflow::wrap to take them modulo 2^32)",
-                     LL(p.k), name(p.a), name(p.b), LL(limit < 0 ? 0 : limit));
+  return Error::make(
+      Code::bad_value,
+      "gemm: k is %lld, but %s x %s sums with these zero points and biases are exact in "
+      "s32 only up to k = %lld (set overflow = Overflow::wrap to take them modulo 2^32)",
+      LL(p.k), name(p.a), name(p.b), LL(limit < 0 ? 0 : limit));
 }
 
 /// Do two matrices share an element's bytes? Conservative but for the usual case, column slices of
 /// one row-major matrix.
-inline bool overlap(const ConstMatrixView& x, Index x_bytes, const ConstMatrixView& y, Index y_bytes) {
+inline bool overlap(const ConstMatrixView& x, Index x_bytes, const ConstMatrixView& y,
+                    Index y_bytes) {
   if (x_bytes == 0 || y_bytes == 0) return false;
-  const auto x0 = reinterpret_cast<std::uintptr_t>(x.data), y0 = reinterpret_cast<std::uintptr_t>(y.data);
+  const auto x0 = reinterpret_cast<std::uintptr_t>(x.data),
+             y0 = reinterpret_cast<std::uintptr_t>(y.data);
   if (x0 + std::uintptr_t(x_bytes) <= y0 || y0 + std::uintptr_t(y_bytes) <= x0) return false;
   const Index stride = x.row_stride * size_of(x.type);
   if (stride != y.row_stride * size_of(y.type) || stride == 0) return true;
   if (x.col_stride != 1 || y.col_stride != 1 || x.batch != 1 || y.batch != 1) return true;
-  const Index ahead = x0 >= y0 ? Index(x0 - y0) % stride : (stride - Index(y0 - x0) % stride) % stride;
+  const Index ahead =
+      x0 >= y0 ? Index(x0 - y0) % stride : (stride - Index(y0 - x0) % stride) % stride;
   return ahead < y.cols * size_of(y.type) || ahead + x.cols * size_of(x.type) > stride;
 }
 
@@ -200,8 +208,9 @@ inline Error validate(const GemmProblem& p) {
   // A factor of 64 leaves room for padding and for any element type.
   if (!multiply_fits(p.n + 64, p.k + 64, &weights) || !multiply_fits(weights, p.batch, &weights) ||
       !multiply_fits(weights, 64, &weights)) {
-    return Error::make(Code::bad_shape, "gemm: %lld weight matrices of %lld x %lld overflow 63 bits",
-                       LL(p.batch), LL(p.k), LL(p.n));
+    return Error::make(Code::bad_shape,
+                       "gemm: %lld weight matrices of %lld x %lld overflow 63 bits", LL(p.batch),
+                       LL(p.k), LL(p.n));
   }
   const bool both_int = is_int8(p.a) && is_int8(p.b), both_float = is_float(p.a) && is_float(p.b);
   const bool dynamic = is_float(p.a) && is_int8(p.b);
@@ -209,8 +218,8 @@ inline Error validate(const GemmProblem& p) {
     return Error::make(Code::unsupported, "gemm: %s x %s is not offered", name(p.a), name(p.b));
   }
   if (!is_known(p.c) || (p.c == DType::s32 && !both_int)) {
-    return Error::make(Code::unsupported, "gemm: %s x %s cannot be stored as %s", name(p.a), name(p.b),
-                       name(p.c));
+    return Error::make(Code::unsupported, "gemm: %s x %s cannot be stored as %s", name(p.a),
+                       name(p.b), name(p.c));
   }
   if (!both_int && (p.a_zero_point != 0 || p.a_zero_points != ZeroPoints::per_tensor)) {
     return Error::make(Code::bad_value, "gemm: a is %s, which has no zero point, but one is given",
@@ -221,12 +230,14 @@ inline Error validate(const GemmProblem& p) {
   }
   const Index zeros = std::ssize(p.b_zero_points);
   if (zeros != 0 && both_float) {
-    return Error::make(Code::bad_value, "gemm: b is %s, which has no zero point, but %lld are given",
-                       name(p.b), LL(zeros));
+    return Error::make(Code::bad_value,
+                       "gemm: b is %s, which has no zero point, but %lld are given", name(p.b),
+                       LL(zeros));
   }
   if (zeros > 1 && zeros != p.n) {
-    return Error::make(Code::bad_shape, "gemm: b has %lld zero points; 0, 1 or n = %lld are possible",
-                       LL(zeros), LL(p.n));
+    return Error::make(Code::bad_shape,
+                       "gemm: b has %lld zero points; 0, 1 or n = %lld are possible", LL(zeros),
+                       LL(p.n));
   }
   for (Index j = 0; j < zeros; ++j) {
     const std::int32_t z = p.b_zero_points[static_cast<std::size_t>(j)];
@@ -252,10 +263,11 @@ inline Error validate(const GemmProblem& p, const ConstMatrixView& b) {
                        name(p.b));
   }
   if (b.rows != p.k || b.cols != p.n || b.batch != p.batch) {
-    return Error::make(Code::bad_shape,
-                       "gemm: b is %lld x %lld x %lld (batch, rows, columns) but batch, k, n are %lld, "
-                       "%lld, %lld",
-                       LL(b.batch), LL(b.rows), LL(b.cols), LL(p.batch), LL(p.k), LL(p.n));
+    return Error::make(
+        Code::bad_shape,
+        "gemm: b is %lld x %lld x %lld (batch, rows, columns) but batch, k, n are %lld, "
+        "%lld, %lld",
+        LL(b.batch), LL(b.rows), LL(b.cols), LL(p.batch), LL(p.k), LL(p.n));
   }
   Index bytes = 0;
   if (Error e = measure(b, "gemm: b", &bytes)) return e;
@@ -267,21 +279,25 @@ inline Error validate(const GemmProblem& p, const GemmArgs& args) noexcept {
   using detail::LL;
   const ConstMatrixView a = args.a, c = args.c, r = args.residual;
   if (a.type != p.a || c.type != p.c) {
-    return Error::make(Code::unsupported, "gemm: a and c hold %s and %s but the problem says %s and %s",
-                       name(a.type), name(c.type), name(p.a), name(p.c));
+    return Error::make(Code::unsupported,
+                       "gemm: a and c hold %s and %s but the problem says %s and %s", name(a.type),
+                       name(c.type), name(p.a), name(p.c));
   }
   Index a_bytes = 0, c_bytes = 0, r_bytes = 0;
   if (Error e = measure(a, "gemm: a", &a_bytes)) return e;
   if (Error e = measure(c, "gemm: c", &c_bytes)) return e;
   if (a.cols != p.k) {
-    return Error::make(Code::bad_shape, "gemm: a has %lld columns but k is %lld", LL(a.cols), LL(p.k));
+    return Error::make(Code::bad_shape, "gemm: a has %lld columns but k is %lld", LL(a.cols),
+                       LL(p.k));
   }
   if (c.cols != p.n || c.rows != a.rows || c.batch != a.batch) {
-    return Error::make(Code::bad_shape, "gemm: c is %lld x %lld x %lld but must be %lld x %lld x %lld",
-                       LL(c.batch), LL(c.rows), LL(c.cols), LL(a.batch), LL(a.rows), LL(p.n));
+    return Error::make(Code::bad_shape,
+                       "gemm: c is %lld x %lld x %lld but must be %lld x %lld x %lld", LL(c.batch),
+                       LL(c.rows), LL(c.cols), LL(a.batch), LL(a.rows), LL(p.n));
   }
   if (p.batch != 1 && a.batch != p.batch) {
-    return Error::make(Code::bad_shape, "gemm: a has a batch of %lld but there are %lld weight matrices",
+    return Error::make(Code::bad_shape,
+                       "gemm: a has a batch of %lld but there are %lld weight matrices",
                        LL(a.batch), LL(p.batch));
   }
   if (Error e = detail::check_strides(a, "gemm: a")) return e;
@@ -291,8 +307,9 @@ inline Error validate(const GemmProblem& p, const GemmArgs& args) noexcept {
                        LL(c.col_stride));
   }
   const Index plane = c_bytes == 0 ? 0 : (c.rows - 1) * c.row_stride + c.cols;
-  const bool apart = c.batch_stride >= plane ||
-                     (c.batch_stride >= c.cols && (c.batch - 1) * c.batch_stride + c.cols <= c.row_stride);
+  const bool apart =
+      c.batch_stride >= plane ||
+      (c.batch_stride >= c.cols && (c.batch - 1) * c.batch_stride + c.cols <= c.row_stride);
   if (c.batch > 1 && c_bytes > 0 && !apart) {
     return Error::make(Code::bad_shape, "gemm: c's batch stride %lld makes its matrices overlap",
                        LL(c.batch_stride));
@@ -303,17 +320,20 @@ inline Error validate(const GemmProblem& p, const GemmArgs& args) noexcept {
   const Index rows = a.rows * a.batch;
   if (p.epilogue.has(Step::Kind::residual)) {
     if (r.rows != c.rows || r.cols != c.cols || r.batch != c.batch || !is_known(r.type)) {
-      return Error::make(Code::bad_shape, "gemm: residual is %lld x %lld x %lld but c is %lld x %lld x %lld",
+      return Error::make(Code::bad_shape,
+                         "gemm: residual is %lld x %lld x %lld but c is %lld x %lld x %lld",
                          LL(r.batch), LL(r.rows), LL(r.cols), LL(c.batch), LL(c.rows), LL(c.cols));
     }
     if (Error e = measure(r, "gemm: residual", &r_bytes)) return e;
     if (Error e = detail::check_strides(r, "gemm: residual")) return e;
     if (r.cols > 1 && r.col_stride != 1) {
-      return Error::make(Code::unsupported, "gemm: residual has column stride %lld; only 1 is offered",
+      return Error::make(Code::unsupported,
+                         "gemm: residual has column stride %lld; only 1 is offered",
                          LL(r.col_stride));
     }
     if (!detail::same_view(r, c) && detail::overlap(r, r_bytes, c, c_bytes)) {
-      return Error::make(Code::bad_data, "gemm: c at %p overlaps residual at %p without being the same view",
+      return Error::make(Code::bad_data,
+                         "gemm: c at %p overlaps residual at %p without being the same view",
                          args.c.data, args.residual.data);
     }
   }

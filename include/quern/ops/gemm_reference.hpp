@@ -27,15 +27,27 @@ inline RowQuantization row_quantization(const ConstMatrixView& a, Index b, Index
   return RowQuantization::of(amax);
 }
 
-inline void store(const MatrixView& c, Index b, Index i, Index j, float v, std::int32_t zero_point) {
+inline void store(const MatrixView& c, Index b, Index i, Index j, float v,
+                  std::int32_t zero_point) {
   void* p = element(c, b, i, j);
   switch (c.type) {
-    case DType::s8: *static_cast<std::int8_t*>(p) = std::int8_t(quantize(v, zero_point, c.type)); break;
-    case DType::u8: *static_cast<std::uint8_t*>(p) = std::uint8_t(quantize(v, zero_point, c.type)); break;
-    case DType::f32: *static_cast<float*>(p) = v; break;
-    case DType::bf16: *static_cast<bf16*>(p) = to_bf16(v); break;
-    case DType::f16: *static_cast<f16*>(p) = to_f16(v); break;
-    case DType::s32: break;  // stored before it becomes a float
+    case DType::s8:
+      *static_cast<std::int8_t*>(p) = std::int8_t(quantize(v, zero_point, c.type));
+      break;
+    case DType::u8:
+      *static_cast<std::uint8_t*>(p) = std::uint8_t(quantize(v, zero_point, c.type));
+      break;
+    case DType::f32:
+      *static_cast<float*>(p) = v;
+      break;
+    case DType::bf16:
+      *static_cast<bf16*>(p) = to_bf16(v);
+      break;
+    case DType::f16:
+      *static_cast<f16*>(p) = to_f16(v);
+      break;
+    case DType::s32:
+      break;  // stored before it becomes a float
   }
 }
 
@@ -79,8 +91,9 @@ inline void reference_gemm(const GemmProblem& p, const ConstMatrixView& b, const
             v = std::fma(load_float(args.a, bi, i, k), load_float(b, wi, k, j), v);
           }
         }
-        const StepInputs in{args.row_scales.empty() ? nullptr : args.row_scales.data() + bi * args.a.rows,
-                            args.residual, bi};
+        const StepInputs in{
+            args.row_scales.empty() ? nullptr : args.row_scales.data() + bi * args.a.rows,
+            args.residual, bi};
         for (const Step& s : p.epilogue) v = apply(s, v, i, j, in);
         detail::store(args.c, bi, i, j, v, p.c_zero_point);
       }

@@ -1,0 +1,197 @@
+// Fragment, compiled per target: epilogue steps on vectors. Each does the operations of its scalar
+// meaning (ops/epilogue.hpp, ops/activation.hpp) in the same order and unfused, so the bits agree.
+HWY_BEFORE_NAMESPACE();
+namespace quern {
+inline namespace QUERN_ABI {
+namespace cpu {
+namespace HWY_NAMESPACE {
+
+HWY_INLINE VF multiply_add(VF a, VF b, VF c) { return hn::Add(unfused(hn::Mul(a, b)), c); }
+HWY_INLINE VF constant(float x) { return hn::Set(DF(), x); }
+HWY_INLINE VF lower_bound(VF x, VF lo) { return hn::IfThenElse(hn::Lt(x, lo), lo, x); }
+HWY_INLINE VF upper_bound(VF x, VF hi) { return hn::IfThenElse(hn::Gt(x, hi), hi, x); }
+
+HWY_INLINE VF exp(VF x) {
+  namespace c = coefficients;
+  const D32 d32;
+  const VF bounded = upper_bound(lower_bound(x, constant(c::kExpLow)), constant(c::kExpHigh));
+  // NaN would make the conversion to integer undefined; it is put back at the end.
+  const VF y = hn::IfThenElseZero(hn::Eq(x, x), bounded);
+  const VF n = hn::Round(hn::Mul(y, constant(c::kLog2E)));
+  VF r = multiply_add(n, constant(-c::kLn2High), y);
+  r = multiply_add(n, constant(-c::kLn2Low), r);
+  VF p = constant(c::kExp[0]);
+  for (int i = 1; i < 6; ++i) p = multiply_add(p, r, constant(c::kExp[i]));
+  p = hn::Add(multiply_add(p, unfused(hn::Mul(r, r)), r), constant(1.0f));
+  const V32 power = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(d32, n), hn::Set(d32, 127)));
+  return hn::IfThenElse(hn::Eq(x, x), hn::Mul(p, hn::BitCast(DF(), power)), x);
+}
+
+HWY_INLINE VF silu(VF x) {
+  x = lower_bound(x, constant(coefficients::kExpLow));
+  return hn::Div(x, hn::Add(constant(1.0f), exp(hn::Neg(x))));
+}
+
+HWY_INLINE VF gelu(VF x) {
+  namespace c = coefficients;
+  const VF z = unfused(hn::Mul(hn::Abs(x), constant(c::kSqrtHalf)));
+  const VF t = hn::Div(constant(1.0f), multiply_add(z, constant(c::kErfP), constant(1.0f)));
+  VF p = constant(c::kErf[0]);
+  for (int i = 1; i < 5; ++i) p = multiply_add(p, t, constant(c::kErf[i]));
+  const VF e = exp(unfused(hn::Mul(z, hn::Neg(z))));
+  const VF tail = unfused(hn::Mul(constant(0.5f), unfused(hn::Mul(unfused(hn::Mul(p, t)), e))));
+  const VF factor = hn::IfThenElse(hn::Lt(x, hn::Zero(DF())), tail, hn::Sub(constant(1.0f), tail));
+  return hn::Mul(x, factor);
+}
+
+HWY_INLINE VF gelu_tanh(VF x) {
+  namespace c = coefficients;
+  const VF cube = unfused(hn::Mul(unfused(hn::Mul(x, x)), x));
+  const VF y =
+      hn::Mul(constant(c::kGeluTanhScale), multiply_add(cube, constant(c::kGeluTanhCubic), x));
+  return hn::Div(lower_bound(x, constant(c::kExpLow)), hn::Add(constant(1.0f), exp(hn::Neg(y))));
+}
+
+/// `count` <= lanes elements of the residual from (i, j) on, as floats.
+HWY_INLINE VF load_residual(const StepInputs& in, Index i, Index j, Index count) {
+  const DF d;
+  const ConstMatrixView& m = in.residual;
+  if (count == static_cast<Index>(hn::Lanes(d))) {
+    const std::byte* p = element(m, in.batch, i, j);
+    if (m.type == DType::f32) return hn::LoadU(d, reinterpret_cast<const float*>(p));
+    if (m.type == DType::s8) {
+      const hn::Rebind<std::int8_t, DF> d8;
+      return hn::ConvertTo(
+          d, hn::PromoteTo(D32(), hn::LoadU(d8, reinterpret_cast<const std::int8_t*>(p))));
+    }
+    if (m.type == DType::u8) {
+      const hn::Rebind<std::uint8_t, DF> d8;
+      return hn::ConvertTo(
+          d, hn::PromoteTo(D32(), hn::LoadU(d8, reinterpret_cast<const std::uint8_t*>(p))));
+    }
+  }
+  alignas(64) float values[16] = {};
+  for (Index c = 0; c < count; ++c) values[c] = load_float(m, in.batch, i, j + c);
+  return hn::Load(d, values);
+}
+
+HWY_INLINE VF apply(const Step& s, VF v, Index i, Index j, Index count, const StepInputs& in) {
+  using K = Step::Kind;
+  const DF d;
+  const auto* data = static_cast<const float*>(s.data);  // padded to whole panels
+  switch (s.kind) {
+    case K::bias_s32:
+      return v;
+    case K::scale:
+      return unfused(hn::Mul(v, s.count == 1 ? hn::Set(d, data[0]) : hn::LoadU(d, data + j)));
+    case K::row_scale:
+      return unfused(hn::Mul(v, hn::Set(d, in.row_scales[i])));
+    case K::bias:
+      return hn::Add(v, hn::LoadU(d, data + j));
+    case K::relu:
+      return lower_bound(v, hn::Zero(d));
+    case K::clamp:
+      return upper_bound(lower_bound(v, hn::Set(d, s.low)), hn::Set(d, s.high));
+    case K::gelu:
+      return gelu(v);
+    case K::gelu_tanh:
+      return gelu_tanh(v);
+    case K::silu:
+      return silu(v);
+    case K::residual: {
+      const VF r =
+          hn::Sub(load_residual(in, i, j, count), hn::Set(d, static_cast<float>(s.zero_point)));
+      return hn::Add(v, unfused(hn::Mul(r, hn::Set(d, s.low))));
+    }
+    case K::custom: {
+      alignas(64) float values[16];
+      hn::StoreU(v, d, values);
+      s.function(s.context, values, i, j, count);
+      return hn::LoadU(d, values);
+    }
+  }
+  return v;
+}
+
+/// Writes a vector as `type`, all its lanes.
+HWY_INLINE void store_as(DType type, std::int32_t zero_point, VF v, std::byte* to) {
+  const D32 d32;
+  switch (type) {
+    case DType::s32:
+      break;
+    case DType::f32:
+      hn::StoreU(v, DF(), reinterpret_cast<float*>(to));
+      break;
+    case DType::s8:
+    case DType::u8: {
+      v = hn::IfThenElseZero(hn::Eq(v, v), v);
+      v = hn::Min(hn::Max(v, constant(-1024.0f)), constant(1024.0f));
+      const V32 q = hn::Add(hn::NearestInt(v), hn::Set(d32, zero_point));
+      if (type == DType::s8) {
+        const hn::Rebind<std::int8_t, D32> d8;
+        hn::StoreU(hn::DemoteTo(d8, q), d8, reinterpret_cast<std::int8_t*>(to));
+      } else {
+        const hn::Rebind<std::uint8_t, D32> d8;
+        hn::StoreU(hn::DemoteTo(d8, q), d8, reinterpret_cast<std::uint8_t*>(to));
+      }
+      break;
+    }
+    case DType::bf16:
+    case DType::f16: {
+      alignas(64) float values[16];
+      hn::StoreU(v, DF(), values);
+      auto* out = reinterpret_cast<std::uint16_t*>(to);
+      for (std::size_t c = 0; c < hn::Lanes(d32); ++c) {
+        out[c] = type == DType::bf16 ? to_bf16(values[c]).bits : to_f16(values[c]).bits;
+      }
+      break;
+    }
+  }
+}
+
+inline void finish(const Output& o, const void* acc, Index rows, Index columns) noexcept {
+  const D32 d32;
+  const DF df;
+  const Index lanes = static_cast<Index>(hn::Lanes(d32)), size = size_of(o.type);
+  for (Index i = 0; i < rows; ++i) {
+    std::byte* out = element(o.c, o.inputs.batch, o.row + i, o.column);
+    for (Index c = 0; c < columns; c += lanes) {
+      const Index count = columns - c < lanes ? columns - c : lanes;
+      alignas(64) std::byte partial[64];
+      std::byte* to = count == lanes ? out + c * size : partial;
+      VF v;
+      if (o.integer) {
+        V32 a = hn::LoadU(d32, static_cast<const std::int32_t*>(acc) + i * 16 + c);
+        a = hn::Add(a, hn::LoadU(d32, o.base + c));
+        if (o.row_factor != nullptr) {
+          a = hn::Add(a, hn::Mul(hn::Set(d32, o.row_factor[i]), hn::LoadU(d32, o.column_sum + c)));
+        }
+        if (o.row_sum != nullptr) {
+          a = hn::Add(a, hn::Mul(hn::Set(d32, o.row_sum[i]), hn::LoadU(d32, o.column_factor + c)));
+        }
+        if (o.type == DType::s32) {
+          hn::StoreU(a, d32, reinterpret_cast<std::int32_t*>(to));
+          if (count < lanes)
+            std::memcpy(out + c * size, partial, static_cast<std::size_t>(count * size));
+          continue;
+        }
+        v = hn::ConvertTo(df, a);
+        if (o.dynamic_scale != nullptr) v = unfused(hn::Mul(v, hn::Set(df, o.dynamic_scale[i])));
+      } else {
+        v = hn::LoadU(df, static_cast<const float*>(acc) + i * 16 + c);
+      }
+      for (Index s = 0; s < o.step_count; ++s) {
+        v = apply(o.steps[s], v, o.row + i, o.column + c, count, o.inputs);
+      }
+      store_as(o.type, o.zero_point, v, to);
+      if (count < lanes)
+        std::memcpy(out + c * size, partial, static_cast<std::size_t>(count * size));
+    }
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace cpu
+}  // namespace QUERN_ABI
+}  // namespace quern
+HWY_AFTER_NAMESPACE();

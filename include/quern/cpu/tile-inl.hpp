@@ -1,0 +1,304 @@
+// Fragment, compiled per target: the micro-kernels. One template; idioms differ only in how a word
+// of A multiplies a vector of B's words, which is a Mac's business. Integer sums wrap modulo 2^32
+// and never saturate on the way; float sums take k in order.
+//
+// Does not: allocate, branch on data, read past a panel.
+HWY_BEFORE_NAMESPACE();
+namespace quern {
+inline namespace QUERN_ABI {
+namespace cpu {
+namespace HWY_NAMESPACE {
+
+// ---- Macs: kSteps steps a group of kGroupBytes bytes of B; column c of step s loads one vector.
+
+/// f32: a fused multiply-add where there is one. 2 multiplies and adds a lane: the port limit.
+struct MacF32 {
+  static constexpr int kSteps = 1, kGroupBytes = 64;
+  static constexpr bool kTwoSums = false;
+  using Sum = VF;
+  using Lane = float;
+  static HWY_INLINE VF broadcast(const std::byte* a) {
+    float word;
+    hwy::CopyBytes<4>(a, &word);
+    return hn::Set(DF(), word);
+  }
+  static HWY_INLINE VF load(const std::byte* b, int, Index c) {
+    return hn::LoadU(DF(), reinterpret_cast<const float*>(b) + c);
+  }
+  static HWY_INLINE void multiply(VF a, VF b, VF& sum, VF&) { sum = hn::MulAdd(a, b, sum); }
+  static HWY_INLINE VF total(VF sum, VF) { return sum; }
+};
+
+#if HWY_TARGET != HWY_SCALAR
+
+using D16 = hn::Repartition<std::int16_t, D32>;
+using V16 = hn::Vec<D16>;
+using D8 = hn::Repartition<std::int8_t, D32>;
+
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_EMU128
+inline constexpr bool kPairwise = true;  // pmaddwd adds neighbours: one sum is enough
+#else
+inline constexpr bool kPairwise = false;
+#endif
+
+/// s16 x s16 pairs into s32: |sum of a pair| <= 2 * 255 * 255 fits. 1 multiply and 1 add for 16
+/// products (256 bits).
+struct MacPairs {
+  static constexpr int kSteps = 2, kGroupBytes = 128;
+  static constexpr bool kTwoSums = !kPairwise;
+  using Sum = V32;
+  using Lane = std::int32_t;
+  static HWY_INLINE V16 broadcast(const std::byte* a) {
+    std::int32_t word;
+    hwy::CopyBytes<4>(a, &word);
+    return hn::BitCast(D16(), hn::Set(D32(), word));
+  }
+  static HWY_INLINE V16 load(const std::byte* b, int s, Index c) {
+    return hn::BitCast(D16(),
+                       hn::LoadU(D32(), reinterpret_cast<const std::int32_t*>(b) + 16 * s + c));
+  }
+  static HWY_INLINE void multiply(V16 a, V16 b, V32& sum, V32& sum1) {
+#if HWY_COMPILER_GCC_ACTUAL && HWY_ARCH_X86 && HWY_TARGET == HWY_AVX2
+    // From intrinsics g++ reassociates the sums of both steps into trees, whose partial results
+    // spill the tile (76 against 87 GMAC/s). Two instructions that stay together leave it no
+    // choice.
+    __m256i total = sum.raw, product;
+    asm("vpmaddwd {%3, %2, %1|%1, %2, %3}\n\tvpaddd {%1, %0, %0|%0, %0, %1}"
+        : "+x"(total), "=&x"(product)
+        : "x"(a.raw), "x"(b.raw));
+    sum = V32{total};
+    (void)sum1;
+#else
+    sum = hn::ReorderWidenMulAccumulate(D32(), a, b, sum, sum1);
+#endif
+  }
+  static HWY_INLINE V32 total(V32 sum, V32 sum1) { return hn::RearrangeToOddPlusEven(sum, sum1); }
+};
+
+/// The same from 8-bit panels: B is widened on the way, which few rows do not pay back beforehand.
+struct MacPairsStream : MacPairs {
+  static constexpr int kGroupBytes = 64;
+  static HWY_INLINE V16 load(const std::byte* b, int s, Index c) {
+    const V16 x = MacPairs::load(b, 0, c);
+    return hn::ShiftRight<8>(s == 0 ? hn::ShiftLeft<8>(x) : x);
+  }
+};
+
+#endif  // HWY_TARGET != HWY_SCALAR
+
+// Quads: u8 x s8 on x86, s8 x s8 on Arm.
+#undef QUERN_HAVE_PROVEN
+#undef QUERN_HAVE_QUADS
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_EMU128 && HWY_TARGET <= HWY_SSSE3
+#define QUERN_HAVE_PROVEN 1
+#else
+#define QUERN_HAVE_PROVEN 0
+#endif
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+#define QUERN_HAVE_QUADS 1
+#elif HWY_ARCH_ARM_A64 && HWY_HAVE_SCALABLE
+#define QUERN_HAVE_QUADS 1
+#elif HWY_ARCH_ARM_A64 && HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR && \
+    (defined(__ARM_FEATURE_DOTPROD) || (defined(HWY_NEON_BF16) && HWY_TARGET == HWY_NEON_BF16))
+#define QUERN_HAVE_QUADS 1
+#else
+#define QUERN_HAVE_QUADS 0
+#endif
+
+#if QUERN_HAVE_PROVEN || QUERN_HAVE_QUADS
+
+struct MacWords {
+  static constexpr int kSteps = 1, kGroupBytes = 64;
+  static constexpr bool kTwoSums = false;
+  using Sum = V32;
+  using Lane = std::int32_t;
+  static HWY_INLINE V32 broadcast(const std::byte* a) {
+    std::int32_t word;
+    hwy::CopyBytes<4>(a, &word);
+    return hn::Set(D32(), word);
+  }
+  static HWY_INLINE V32 load(const std::byte* b, int, Index c) {
+    return hn::LoadU(D32(), reinterpret_cast<const std::int32_t*>(b) + c);
+  }
+  static HWY_INLINE V32 total(V32 sum, V32) { return sum; }
+};
+
+#endif
+#if QUERN_HAVE_PROVEN
+
+/// u8 x s8 with 16-bit sums of two products, which saturate beyond [-32768, 32767]. Exact if no two
+/// weights that share a sum exceed it for any activation: 255 * (b0 + b1) fits for b0 + b1 within
+/// [-128, 128] when both have one sign, and always when they differ. Packing proves it.
+struct MacProven : MacWords {
+  static HWY_INLINE void multiply(V32 a, V32 b, V32& sum, V32&) {
+#if HWY_TARGET <= HWY_AVX3
+    const auto products =
+        _mm512_madd_epi16(_mm512_maddubs_epi16(a.raw, b.raw), _mm512_set1_epi16(1));
+    sum = V32{_mm512_add_epi32(sum.raw, products)};
+#elif HWY_TARGET <= HWY_AVX2
+    const auto products =
+        _mm256_madd_epi16(_mm256_maddubs_epi16(a.raw, b.raw), _mm256_set1_epi16(1));
+    sum = V32{_mm256_add_epi32(sum.raw, products)};
+#else
+    const auto products = _mm_madd_epi16(_mm_maddubs_epi16(a.raw, b.raw), _mm_set1_epi16(1));
+    sum = V32{_mm_add_epi32(sum.raw, products)};
+#endif
+  }
+};
+
+#endif
+#if QUERN_HAVE_QUADS
+
+/// Four products added in 32 bits: VNNI's vpdpbusd (not its saturating form), Arm's sdot. The x86
+/// instruction is written as asm because Highway has no target for AVX-VNNI, and for AVX512-VNNI
+/// only on request; kernels with it are chosen when the CPU reports them.
+struct MacQuads : MacWords {
+  static HWY_INLINE void multiply(V32 a, V32 b, V32& sum, V32&) {
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+    auto total = sum.raw;
+    asm("vpdpbusd {%2, %1, %0|%0, %1, %2}" : "+v"(total) : "v"(a.raw), "v"(b.raw));
+    sum = V32{total};
+#elif HWY_ARCH_X86
+    auto total = sum.raw;
+    asm("%{vex%} vpdpbusd {%2, %1, %0|%0, %1, %2}" : "+x"(total) : "x"(a.raw), "x"(b.raw));
+    sum = V32{total};
+#elif HWY_HAVE_SCALABLE
+    sum = svdot_s32(sum, hn::BitCast(D8(), b), hn::BitCast(D8(), a));
+#else
+    sum = V32(vdotq_s32(sum.raw, vreinterpretq_s8_s32(b.raw), vreinterpretq_s8_s32(a.raw)));
+#endif
+  }
+};
+
+#endif
+
+// ---- The tile.
+
+#if HWY_HAVE_SCALABLE || (defined(HWY_TARGET_IS_SVE) && HWY_TARGET_IS_SVE)
+
+/// Vectors of unknown length cannot be array elements: four named sums, one vector of columns at a
+/// time. R is 4 or 1.
+template <class Mac, int R, int P>
+void tile(const std::byte* a0, const std::byte* b0, Index b_panel, Index groups, void* acc,
+          Index acc_panel, bool add) noexcept {
+  using Lane = typename Mac::Lane;
+  const hn::CappedTag<Lane, 16> d;
+  const Index lanes = static_cast<Index>(hn::Lanes(d));
+  const auto zero = hn::Zero(d);
+  for (Index p = 0; p < P; ++p) {
+    for (Index c = 0; c < 16; c += lanes) {
+      Lane* out = static_cast<Lane*>(acc) + p * acc_panel + c;
+      auto s0 = zero, s1 = zero, s2 = zero, s3 = zero, t0 = zero, t1 = zero, t2 = zero, t3 = zero;
+      if (add) {
+        s0 = hn::LoadU(d, out);
+        if constexpr (R == 4) {
+          s1 = hn::LoadU(d, out + 16);
+          s2 = hn::LoadU(d, out + 32);
+          s3 = hn::LoadU(d, out + 48);
+        }
+      }
+      const std::byte* a = a0;
+      const std::byte* b = b0 + p * b_panel;
+      for (Index g = 0; g < groups; ++g, a += R * Mac::kSteps * 4, b += Mac::kGroupBytes) {
+        for (int s = 0; s < Mac::kSteps; ++s) {
+          const auto bv = Mac::load(b, s, c);
+          Mac::multiply(Mac::broadcast(a + s * 4), bv, s0, t0);
+          if constexpr (R == 4) {
+            Mac::multiply(Mac::broadcast(a + (Mac::kSteps + s) * 4), bv, s1, t1);
+            Mac::multiply(Mac::broadcast(a + (2 * Mac::kSteps + s) * 4), bv, s2, t2);
+            Mac::multiply(Mac::broadcast(a + (3 * Mac::kSteps + s) * 4), bv, s3, t3);
+          }
+        }
+      }
+      hn::StoreU(Mac::total(s0, t0), d, out);
+      if constexpr (R == 4) {
+        hn::StoreU(Mac::total(s1, t1), d, out + 16);
+        hn::StoreU(Mac::total(s2, t2), d, out + 32);
+        hn::StoreU(Mac::total(s3, t3), d, out + 48);
+      }
+    }
+  }
+}
+
+#else
+
+/// Calls f(0), ..., f(N - 1) with constants: array elements then become registers in any compiler,
+/// which loops with unrolling pragmas do not achieve in g++.
+template <int N, class F>
+HWY_INLINE void unroll(const F& f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) QUERN_LAMBDA {
+    (f(std::integral_constant<int, I>()), ...);
+  }
+  (std::make_integer_sequence<int, N>());
+}
+
+/// R x (16 P) sums in registers; per step one load for each vector of B and one broadcast for each
+/// row of A.
+template <class Mac, int R, int P>
+void tile(const std::byte* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b, Index b_panel,
+          Index groups, void* acc, Index acc_panel, bool add) noexcept {
+  using Lane = typename Mac::Lane;
+  using D = hn::CappedTag<Lane, HWY_TARGET == HWY_SCALAR ? 1 : 16>;
+  const D d;
+  constexpr int kLanes = static_cast<int>(hn::MaxLanes(D()));
+  constexpr int kVectors = 16 / kLanes, kColumns = P * kVectors;  // vectors of B in a step
+  Lane* out = static_cast<Lane*>(acc);
+  const auto at = [&](int r, int v) QUERN_LAMBDA {
+    return out + (v / kVectors) * acc_panel + r * 16 + (v % kVectors) * kLanes;
+  };
+
+  typename Mac::Sum sum[R][kColumns], sum1[Mac::kTwoSums ? R : 1][Mac::kTwoSums ? kColumns : 1];
+  unroll<R>([&](auto r) QUERN_LAMBDA {
+    unroll<kColumns>([&](auto v) QUERN_LAMBDA {
+      sum[r][v] = add ? hn::LoadU(d, at(r, v)) : hn::Zero(d);
+      sum1[Mac::kTwoSums ? r : 0][Mac::kTwoSums ? v : 0] = hn::Zero(d);
+    });
+  });
+  for (Index g = 0; g < groups; ++g, a += R * Mac::kSteps * 4, b += Mac::kGroupBytes) {
+    unroll<Mac::kSteps>([&](auto s) QUERN_LAMBDA {
+      decltype(Mac::load(b, 0, 0)) bv[kColumns];
+      unroll<kColumns>([&](auto v) QUERN_LAMBDA {
+        bv[v] = Mac::load(b + (v / kVectors) * b_panel, s, (v % kVectors) * kLanes);
+      });
+      unroll<R>([&](auto r) QUERN_LAMBDA {
+        const auto av = Mac::broadcast(a + (r * Mac::kSteps + s) * 4);
+        unroll<kColumns>([&](auto v) QUERN_LAMBDA {
+          Mac::multiply(av, bv[v], sum[r][v], sum1[Mac::kTwoSums ? r : 0][Mac::kTwoSums ? v : 0]);
+        });
+      });
+    });
+  }
+  unroll<R>([&](auto r) QUERN_LAMBDA {
+    unroll<kColumns>([&](auto v) QUERN_LAMBDA {
+      hn::StoreU(Mac::total(sum[r][v], sum1[Mac::kTwoSums ? r : 0][Mac::kTwoSums ? v : 0]), d,
+                 at(r, v));
+    });
+  });
+}
+
+#endif
+
+#if HWY_TARGET == HWY_SCALAR
+/// One row without vectors: the same contract in plain C++, from 8-bit panels.
+inline void tile_pairs_scalar(const std::byte* a, const std::byte* b, Index, Index groups,
+                              void* acc, Index, bool add) noexcept {
+  const auto* ap = reinterpret_cast<const std::int16_t*>(a);  // (quad, 2, 2): k, k+2, k+1, k+3
+  const auto* bp = reinterpret_cast<const std::int8_t*>(b);   // (quad, 16, 4)
+  auto* out = static_cast<std::uint32_t*>(acc);
+  for (Index j = 0; j < 16; ++j) {
+    std::uint32_t sum = add ? out[j] : 0;
+    for (Index g = 0; g < groups; ++g) {
+      const std::int16_t* x = ap + g * 4;
+      const std::int8_t* y = bp + (g * 16 + j) * 4;
+      sum += static_cast<std::uint32_t>(x[0] * y[0] + x[2] * y[1] + x[1] * y[2] + x[3] * y[3]);
+    }
+    out[j] = sum;
+  }
+}
+#endif
+
+}  // namespace HWY_NAMESPACE
+}  // namespace cpu
+}  // namespace QUERN_ABI
+}  // namespace quern
+HWY_AFTER_NAMESPACE();

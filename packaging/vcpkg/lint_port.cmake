@@ -1,0 +1,40 @@
+# What vcpkg checks after building a port, for the package that run_port.cmake left in WORK/packages.
+#
+#   cmake -DSOURCE=<source tree> -DWORK=<scratch directory> -P lint_port.cmake
+cmake_minimum_required(VERSION 3.22)
+
+set(package "${WORK}/packages")
+file(GLOB_RECURSE entries LIST_DIRECTORIES true RELATIVE "${package}" "${package}/*")
+
+foreach(entry ${entries})
+  set(path "${package}/${entry}")
+  if(IS_DIRECTORY "${path}")
+    file(GLOB inside "${path}/*")
+    if(NOT inside)
+      message(SEND_ERROR "empty folder: ${entry}")
+    endif()
+    continue()
+  endif()
+  if(entry MATCHES "^(lib|debug|bin|tools)/")
+    message(SEND_ERROR "a header-only port has no ${entry}")
+  endif()
+  if(entry MATCHES "\\.cmake$" AND NOT entry MATCHES "^share/quern/")
+    message(SEND_ERROR "CMake files belong in share/quern: ${entry}")
+  endif()
+  if(entry MATCHES "\\.(cmake|pc)$")
+    file(READ "${path}" text)
+    foreach(place "${SOURCE}" "${WORK}")
+      string(FIND "${text}" "${place}" at)
+      if(NOT at EQUAL -1)
+        message(SEND_ERROR "${entry} names the build's folder ${place}")
+      endif()
+    endforeach()
+  endif()
+endforeach()
+
+foreach(needed include/quern/quern.hpp share/quern/copyright share/quern/usage
+        share/quern/quernConfig.cmake share/quern/quernConfigVersion.cmake)
+  if(NOT needed IN_LIST entries)
+    message(SEND_ERROR "missing: ${needed}")
+  endif()
+endforeach()

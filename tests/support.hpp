@@ -1,0 +1,28 @@
+// What the tests share.
+#pragma once
+
+#include <cstdlib>
+#include <string>
+#include <string_view>
+
+#include "quern/core/error.hpp"
+#include "quern/core/dtype.hpp"
+
+namespace support {
+
+/// How many random cases to try: `count`, times QUERN_TEST_SCALE when that is set ("0.1", "20").
+inline quern::Index scaled(quern::Index count) {
+  const char* text = std::getenv("QUERN_TEST_SCALE");
+  const double scaled = static_cast<double>(count) * (text == nullptr ? 1.0 : std::atof(text));
+  return scaled < 1.0 ? 1 : static_cast<quern::Index>(scaled);
+}
+
+/// Calls of operator new in this program so far, of any form and from any thread; in main.cpp.
+quern::Index allocations();
+
+/// Does the message mention this?
+inline bool says(const quern::Error& error, std::string_view text) {
+  return std::string_view(error.what()).find(text) != std::string_view::npos;
+}
+
+}  // namespace support
