@@ -2,9 +2,11 @@
 
 #include <benchmark/benchmark.h>
 
-#include <chrono>
 #include <exception>
 #include <map>
+#include <memory>
+
+#include "stopwatch.hpp"
 
 namespace bench {
 
@@ -52,14 +54,11 @@ void measure(benchmark::State& state, Cache& cache, const Workload& w, const Imp
   for (Product& p : products) p.spoil();
   for (const Ready& r : ready) r.run();  // warms the caches
 
-  // CPU time is what a busy machine disturbs least, and Google Benchmark's rates count it; with
-  // several threads it would leave out the waiting.
-  using Clock = std::chrono::steady_clock;
-  const Clock::time_point start = Clock::now();
+  const Stopwatch watch(i.threads == 1 ? Stopwatch::cpu : Stopwatch::wall);
   for (auto _ : state) {
     for (const Ready& r : ready) r.run();
   }
-  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  const double seconds = watch.seconds();
 
   double macs = 0;
   Index checked = 0, wrong = 0;
@@ -68,10 +67,7 @@ void measure(benchmark::State& state, Cache& cache, const Workload& w, const Imp
     checked += p.checked();
     wrong += p.wrong();
   }
-  using Counter = benchmark::Counter;
-  state.counters["GMAC/s"] = i.threads == 1
-                                 ? Counter(1e-9 * macs, Counter::kIsIterationInvariantRate)
-                                 : Counter(1e-9 * macs * double(state.iterations()) / seconds);
+  state.counters["GMAC/s"] = 1e-9 * macs * double(state.iterations()) / seconds;
   state.counters["checked"] = double(checked);
   state.counters["wrong"] = double(wrong);
   state.SetLabel(ready.front().kernel);

@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "gemm.hpp"
+#include "stopwatch.hpp"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <cpuid.h>
@@ -27,9 +28,9 @@ namespace {
 template <class F>
 void measure(benchmark::State& state, const char* unit, double work, F&& once) {
   once();
+  const Stopwatch watch(Stopwatch::cpu);
   for (auto _ : state) once();
-  using benchmark::Counter;
-  state.counters[unit] = Counter(1e-9 * work, Counter::kIsIterationInvariantRate);
+  state.counters[unit] = 1e-9 * work * double(state.iterations()) / watch.seconds();
 }
 
 #if BENCH_X86

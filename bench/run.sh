@@ -25,32 +25,35 @@ fi
 rm -rf "$results"
 mkdir -p "$results"
 
+# Result files are numbered, since the tables list shapes in the order of measuring.
+count=100
+next_file() { file=$results/$((count++))-${1//\//_}.json; }
+
 # measure NAME FILTER: repetitions of the benchmarks that match alternate in random order, so that
 # whatever else the machine does meets all of them alike.
 measure() {
   printf '%5d s  %s\n' "$SECONDS" "$1" >&2
-  "$build/quern_bench" --benchmark_filter="$2" --benchmark_out="$results/${1//\//_}.json" \
+  next_file "$1"
+  "$build/quern_bench" --benchmark_filter="$2" --benchmark_out="$file" \
     --benchmark_enable_random_interleaving=true --benchmark_repetitions="$repetitions" \
     --benchmark_min_time="$min_time" >/dev/null 2>"$results/log" || { cat "$results/log" >&2; return 1; }
 }
 
 # One process for each workload: implementations are compared within a few seconds of each other, and
 # memory holds one workload at a time.
-mapfile -t workloads < <("$build/quern_bench" --benchmark_list_tests 2>/dev/null |
-  sed -nE 's,^gemm/[^/]+/[^/]+/([^:]*)$,\1,p' | grep -v threads | awk '!seen[$0]++')
+benchmarks=$("$build/quern_bench" --benchmark_list_tests)
+mapfile -t workloads < <(sed -nE 's,^gemm/[^/]+/[^/]+/([^:]*)$,\1,p' <<<"$benchmarks" | awk '!seen[$0]++')
 measure peaks '^peak/'
 for workload in "${workloads[@]}"; do
   variants=''
   if [[ $workload == 1024x1024x1024 ]]; then variants='(/threads:2)?'; fi
   measure "$workload" "^gemm/[^/]+/[^/]+/$workload$variants\$"
   if [[ ${2-} == --onnxruntime && $workload == [0-9]* ]]; then
-    python3 "$here/onnxruntime_peer.py" --json "$results/$workload.onnxruntime.json" \
+    next_file "$workload-onnxruntime"
+    python3 "$here/onnxruntime_peer.py" --json "$file" \
       --repetitions "$repetitions" --min-time "$min_time" "$workload" >&2 ||
       echo "        without ONNX Runtime" >&2
   fi
 done
 measure peaks_again '^peak/'
-
-# Oldest first: the tables list shapes in the order of measuring.
-mapfile -t files < <(ls -tr "$results"/*.json)
-python3 "$here/summary.py" "${files[@]}"
+python3 "$here/summary.py" "$results"/*.json

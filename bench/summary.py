@@ -260,7 +260,7 @@ def print_machine(results, out):
     for who, labels in kernels.items():
         out.text(f"  kernels of {who}: {', '.join(labels)}")
 
-    peaks = [(name, runs[0]) for name, runs in results.runs.items() if name.startswith("peak/")]
+    peaks = [(name, runs[0]) for name, runs in sorted(results.runs.items()) if name.startswith("peak/")]
     if peaks:
         out.heading("Ceilings of one core")
         out.table(["", "", ""], [

@@ -33,11 +33,12 @@ need() {
 # a virtual environment of its own.
 python_tool() {
   local venv=$PWD/build/python/$1
-  if [[ ! -x $venv/bin/$2 ]]; then
+  if [[ ! -x $venv/bin/$2 ]]; then  # removed again when the installation fails
     need python3:python3 python3-venv >&2
     echo "Installing the Python package $1 into $venv" >&2
     python3 -m venv "$venv"
-    "$venv/bin/python" -m pip --quiet --disable-pip-version-check install "$1" >&2
+    "$venv/bin/python" -m pip --quiet --disable-pip-version-check install "$1" >&2 ||
+      { rm -rf "$venv" && return 1; }
   fi
   echo "$venv/bin/$2"
 }

@@ -12,6 +12,7 @@ work=$root/build/packaging
 rm -rf "$work" && mkdir -p "$work"
 conan=$(python_tool conan==2.34.0 conan)
 export CONAN_HOME=$work/conan  # nothing of the user's own Conan is touched
+export CONAN_CMAKE_GENERATOR=Ninja
 unset CMAKE_TOOLCHAIN_FILE
 
 # ---- Versions -------------------------------------------------------------------------------------

@@ -1,12 +1,10 @@
 // The test program's main(), and its operator new, which counts.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
-#include <doctest/doctest.h>
+#include "support.hpp"
 
 #include <atomic>
 #include <cstdlib>
 #include <new>
-
-#include "support.hpp"
 
 namespace {
 
@@ -29,11 +27,13 @@ void* allocate_or_throw(std::size_t bytes, std::size_t alignment) {
 
 quern::Index support::allocations() { return count.load(std::memory_order_relaxed); }
 
-// Every form is replaced: those left out would come from a sanitizer's library, and its operator new
-// does not go with free().
+// Every form is replaced: those left out would come from a sanitizer's library, and its operator
+// new does not go with free().
 void* operator new(std::size_t n) { return allocate_or_throw(n, 1); }
 void* operator new[](std::size_t n) { return allocate_or_throw(n, 1); }
-void* operator new(std::size_t n, std::align_val_t a) { return allocate_or_throw(n, std::size_t(a)); }
+void* operator new(std::size_t n, std::align_val_t a) {
+  return allocate_or_throw(n, std::size_t(a));
+}
 void* operator new[](std::size_t n, std::align_val_t a) {
   return allocate_or_throw(n, std::size_t(a));
 }

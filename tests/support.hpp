@@ -5,8 +5,12 @@
 #include <string>
 #include <string_view>
 
-#include "quern/core/error.hpp"
+// Messages and comparisons take a const char* for the string it points to.
+#define DOCTEST_CONFIG_TREAT_CHAR_STAR_AS_STRING
+#include <doctest/doctest.h>
+
 #include "quern/core/dtype.hpp"
+#include "quern/core/error.hpp"
 
 namespace support {
 

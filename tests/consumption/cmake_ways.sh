@@ -26,7 +26,8 @@ consume() {
 relocate() {
   mv "$work/installed" "$work/prefix"
   mv "$work/installed-compiled" "$work/prefix-compiled"
-  if grep -rlF -e "$root" "$work/prefix" "$work/prefix-compiled" --include='*.cmake' --include='*.pc'; then
+  if grep -rlF -e "$root/include" -e "$root/cmake" -e "$work" "$work/prefix" "$work/prefix-compiled" \
+    --include='*.cmake' --include='*.pc'; then
     echo "name the build's folders" && return 1
   fi
 }

@@ -1,11 +1,10 @@
-#include <doctest/doctest.h>
-
 #include <cmath>
 #include <cstring>
 #include <limits>
 
 #include "quern/core/dtype.hpp"
 #include "quern/testing/random.hpp"
+#include "support.hpp"
 
 using namespace quern;
 
@@ -21,7 +20,8 @@ struct Format {
   double value(unsigned code) const {
     const int exponent = static_cast<int>(code >> mantissa_bits);
     const double fraction = std::ldexp(code & ((1u << mantissa_bits) - 1), -mantissa_bits);
-    return exponent == 0 ? std::ldexp(fraction, 1 - bias()) : std::ldexp(1 + fraction, exponent - bias());
+    return exponent == 0 ? std::ldexp(fraction, 1 - bias())
+                         : std::ldexp(1 + fraction, exponent - bias());
   }
 
   /// The code nearest to x >= 0, the even one of two, by search. What rounds to the number after
@@ -70,8 +70,8 @@ void check_nearest(const Format& format, Encode encode) {
     wrong += encode(x).bits != format.nearest(x) || encode(-x).bits != (format.nearest(x) | 0x8000);
   };
   for (unsigned code = 0; code < format.infinity(); ++code) {
-    const double next = code + 1 < format.infinity() ? format.value(code + 1)
-                                                     : std::ldexp(1, format.bias() + 1);
+    const double next =
+        code + 1 < format.infinity() ? format.value(code + 1) : std::ldexp(1, format.bias() + 1);
     const double tie = (format.value(code) + next) / 2;
     if (tie > double{std::numeric_limits<float>::max()}) continue;
     const float t = static_cast<float>(tie);
@@ -134,8 +134,12 @@ TEST_CASE("every type has a name, a size and a range") {
     const char* name;
     Index size;
   };
-  for (const Row& row : {Row{DType::s8, "s8", 1}, {DType::u8, "u8", 1}, {DType::s32, "s32", 4},
-                         {DType::f32, "f32", 4}, {DType::bf16, "bf16", 2}, {DType::f16, "f16", 2}}) {
+  for (const Row& row : {Row{DType::s8, "s8", 1},
+                         {DType::u8, "u8", 1},
+                         {DType::s32, "s32", 4},
+                         {DType::f32, "f32", 4},
+                         {DType::bf16, "bf16", 2},
+                         {DType::f16, "f16", 2}}) {
     CHECK(std::strcmp(name(row.type), row.name) == 0);
     CHECK(size_of(row.type) == row.size);
     CHECK(is_known(row.type));

@@ -1,5 +1,3 @@
-#include <doctest/doctest.h>
-
 #include <vector>
 
 #include "quern/core/executor.hpp"

@@ -1,10 +1,9 @@
-#include <doctest/doctest.h>
-
 #include <cstdint>
 #include <cstring>
 #include <utility>
 
 #include "quern/core/memory.hpp"
+#include "support.hpp"
 
 using namespace quern;
 

@@ -1,10 +1,9 @@
-#include <doctest/doctest.h>
-
 #include <cmath>
 #include <limits>
 
 #include "quern/core/rounding.hpp"
 #include "quern/testing/random.hpp"
+#include "support.hpp"
 
 using namespace quern;
 
@@ -47,7 +46,8 @@ TEST_CASE("quantize agrees with the definition in double arithmetic") {
   testing::Random random(11);
   int wrong = 0;
   for (int i = 0; i < 200000; ++i) {
-    const float x = std::ldexp(random.uniform(-1.0f, 1.0f), static_cast<int>(random.between(-5, 20)));
+    const float x =
+        std::ldexp(random.uniform(-1.0f, 1.0f), static_cast<int>(random.between(-5, 20)));
     const DType type = random.pick({DType::s8, DType::u8});
     const auto zero_point = static_cast<std::int32_t>(random.between(lowest(type), highest(type)));
     double q = std::floor(double{x});
@@ -68,7 +68,8 @@ TEST_CASE("dynamic quantization: the largest magnitude becomes 127") {
   }
 }
 
-TEST_CASE("dynamic quantization: rows of zeros, of next to nothing and with infinities are defined") {
+TEST_CASE(
+    "dynamic quantization: rows of zeros, of next to nothing and with infinities are defined") {
   CHECK(RowQuantization::of(0.0f).scale == 0.0f);
   CHECK(RowQuantization::of(0.0f).inverse == 0.0f);
   CHECK(RowQuantization::of(0x1p-140f).inverse == 0.0f);

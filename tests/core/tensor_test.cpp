@@ -1,5 +1,3 @@
-#include <doctest/doctest.h>
-
 #include <cstdint>
 #include <limits>
 
@@ -67,17 +65,22 @@ TEST_CASE("measure: errors name the argument and the numbers") {
     CHECK(e.code() == Code::bad_data);
     CHECK(says(e, "null but has 1 x 3 x 5"));
   }
+  SUBCASE("data that is not aligned for its type") {
+    alignas(4) static float floats[4];
+    const Error e = measure({reinterpret_cast<const std::byte*>(floats) + 1, DType::f32, 1, 2});
+    CHECK(e.code() == Code::bad_data);
+    CHECK(says(e, "aligned for f32"));
+  }
   SUBCASE("a type that is none") {
     const Error e = measure({bytes, static_cast<DType>(99), 3, 5});
     CHECK(e.code() == Code::unsupported);
     CHECK(says(e, "99"));
   }
   SUBCASE("an extent that overflows") {
-    for (const ConstMatrixView& m :
-         {ConstMatrixView(bytes, DType::s8, kMax, 2, kMax, 1, 1, 0),
-          ConstMatrixView(bytes, DType::s8, 2, kMax, kMax, 1, 1, 0),
-          ConstMatrixView(bytes, DType::f32, 1, kMax / 2, 1, 1, 1, 0),
-          ConstMatrixView(bytes, DType::s8, 2, 2, 1, 1, kMax, 2)}) {
+    for (const ConstMatrixView& m : {ConstMatrixView(bytes, DType::s8, kMax, 2, kMax, 1, 1, 0),
+                                     ConstMatrixView(bytes, DType::s8, 2, kMax, kMax, 1, 1, 0),
+                                     ConstMatrixView(bytes, DType::f32, 1, kMax / 2, 1, 1, 1, 0),
+                                     ConstMatrixView(bytes, DType::s8, 2, 2, 1, 1, kMax, 2)}) {
       const Error e = measure(m);
       CHECK(e.code() == Code::bad_shape);
       CHECK(says(e, "overflows"));

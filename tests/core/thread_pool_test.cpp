@@ -1,5 +1,3 @@
-#include <doctest/doctest.h>
-
 #include <atomic>
 #include <memory>
 #include <vector>
@@ -45,7 +43,8 @@ TEST_CASE("a pool can be used many times in a row") {
   ThreadPool pool(4);
   std::atomic<Index> sum{0};
   const Index rounds = support::scaled(5000);
-  for (Index i = 0; i < rounds; ++i) pool.parallel_for(5, [&](Index index, Index) { sum += index; });
+  for (Index i = 0; i < rounds; ++i)
+    pool.parallel_for(5, [&](Index index, Index) { sum += index; });
   CHECK(sum == 10 * rounds);
 }
 
@@ -53,10 +52,12 @@ TEST_CASE("what a task wrote is visible to the caller, without atomics") {
   ThreadPool pool(3);
   std::vector<Index> values(500);
   for (Index round = 0; round < 100; ++round) {
-    pool.parallel_for(500, [&](Index i, Index) { values[static_cast<std::size_t>(i)] += i + round; });
+    pool.parallel_for(500,
+                      [&](Index i, Index) { values[static_cast<std::size_t>(i)] += i + round; });
   }
   bool right = true;
-  for (Index i = 0; i < 500; ++i) right = right && values[static_cast<std::size_t>(i)] == 100 * i + 4950;
+  for (Index i = 0; i < 500; ++i)
+    right = right && values[static_cast<std::size_t>(i)] == 100 * i + 4950;
   CHECK(right);
 }
 

@@ -1,15 +1,12 @@
 // GEMM on the CPU: every instruction set this machine can run, against the reference.
-#include <doctest/doctest.h>
-
 #include <string>
-#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "quern/cpu/gemm.hpp"
 #include "quern/testing/conformance.hpp"
-#include "../support.hpp"
+#include "support.hpp"
 
 using namespace quern;
 using quern::testing::ConformanceOptions;
@@ -20,9 +17,9 @@ constexpr Index kProblems = 1000;  // per backend
 
 /// Targets whose multiply-add rounds once, as the reference does.
 bool has_fused_multiply_add(const cpu::Backend& backend) {
-  const std::string_view name = backend.name();
+  const std::string name = backend.name();
   for (const char* without : {"SCALAR", "EMU128", "SSE2", "SSSE3", "SSE4"}) {
-    if (name == without) return false;
+    if (name.starts_with(without)) return false;
   }
   return true;
 }
@@ -51,8 +48,8 @@ TEST_CASE("the first use: describe, prepare, run") {
   REQUIRE(gemm);
   std::int32_t c[4] = {};
   const Workspace workspace(static_cast<std::size_t>(gemm->workspace_bytes(2)));
-  const Error e = gemm->run({.a = Matrix<const std::uint8_t>{kA, 2, 3}, .c = Matrix<std::int32_t>{c, 2, 2}},
-                            workspace);
+  const Error e = gemm->run(
+      {.a = Matrix<const std::uint8_t>{kA, 2, 3}, .c = Matrix<std::int32_t>{c, 2, 2}}, workspace);
   CHECK_MESSAGE(!e, e.what());
   const std::int32_t expected[] = {14, -14, 32, -32};
   for (int i = 0; i < 4; ++i) CHECK(c[i] == expected[i]);
@@ -60,7 +57,8 @@ TEST_CASE("the first use: describe, prepare, run") {
 
 TEST_CASE("a prepared operation moves, and run() is noexcept") {
   static_assert(std::is_nothrow_move_constructible_v<cpu::Gemm>);
-  static_assert(noexcept(std::declval<const cpu::Gemm&>().run(std::declval<const GemmArgs&>(), std::span<std::byte>())));
+  static_assert(noexcept(std::declval<const cpu::Gemm&>().run(std::declval<const GemmArgs&>(),
+                                                              std::span<std::byte>())));
 }
 
 TEST_CASE("a prepared operation can run in two threads at a time") {
@@ -81,7 +79,7 @@ TEST_CASE("a prepared operation can run in two threads at a time") {
 TEST_CASE("backends: the best first, each found by its name in any case, others refused") {
   const std::vector<cpu::Backend> all = cpu::Backend::all();
   REQUIRE_FALSE(all.empty());
-  CHECK(std::string(all.front().name()) == cpu::Backend().name());
+  CHECK(all.front().name() == cpu::Backend().name());
   for (const cpu::Backend& backend : all) {
     std::string lower = backend.name();
     for (char& letter : lower) {
@@ -89,7 +87,7 @@ TEST_CASE("backends: the best first, each found by its name in any case, others 
     }
     const auto found = cpu::Backend::named(lower);
     REQUIRE(found);
-    CHECK(std::string(found->name()) == backend.name());
+    CHECK(found->name() == backend.name());
   }
   const auto unknown = cpu::Backend::named("abacus");
   REQUIRE_FALSE(unknown);
@@ -114,15 +112,13 @@ TEST_CASE("run refuses a workspace that is too small, and writes nothing") {
   for (const cpu::Backend& backend : cpu::Backend::all()) {
     const auto gemm = prepare(backend, kProblem, kWeights);
     REQUIRE(gemm);
-    const Index bytes = gemm->workspace_bytes(2);
-    if (bytes == 0) continue;
     std::int32_t c[4] = {7, 7, 7, 7};
-    const Workspace workspace(static_cast<std::size_t>(bytes));
-    const Error e = gemm->run({.a = Matrix<const std::uint8_t>{kA, 2, 3}, .c = Matrix<std::int32_t>{c, 2, 2}},
-                              std::span<std::byte>(workspace).first(static_cast<std::size_t>(bytes - 1)));
+    std::byte byte{};
+    const Error e =
+        gemm->run({.a = Matrix<const std::uint8_t>{kA, 2, 3}, .c = Matrix<std::int32_t>{c, 2, 2}},
+                  std::span(&byte, 1));
     CHECK(e.code() == Code::no_workspace);
-    CHECK(support::says(e, std::to_string(bytes - 1)));
-    CHECK(support::says(e, std::to_string(bytes)));
+    CHECK(support::says(e, "1 bytes"));
     for (const std::int32_t v : c) CHECK(v == 7);
   }
 }

@@ -1,13 +1,11 @@
 // Packed weights come from files: whatever is wrong with one is found before anything runs.
-#include <doctest/doctest.h>
-
 #include <cstring>
 #include <utility>
 #include <vector>
 
 #include "quern/cpu/gemm.hpp"
 #include "quern/testing/operands.hpp"
-#include "../support.hpp"
+#include "support.hpp"
 
 using namespace quern;
 
@@ -85,7 +83,8 @@ TEST_CASE("packed weights: any corrupted byte is seen, a changed version among t
   CHECK_FALSE(load(backend, bytes));
 }
 
-TEST_CASE("packed weights: those of another problem are refused, and the message says what differs") {
+TEST_CASE(
+    "packed weights: those of another problem are refused, and the message says what differs") {
   const cpu::Backend backend;
   const auto refuses = [&](GemmProblem other, const char* number) {
     const Error e = load(backend, packed_bytes(backend), other);
@@ -122,7 +121,8 @@ TEST_CASE("packed weights: those of another instruction set give the right bits 
       auto right = prepare(to, kProblem, std::move(*cpu::PackedWeights::from_bytes(own)));
       REQUIRE(right);
       const std::vector<std::uint8_t> a(70, 200);
-      std::vector<std::int32_t> c[2] = {std::vector<std::int32_t>(33), std::vector<std::int32_t>(33)};
+      std::vector<std::int32_t> c[2] = {std::vector<std::int32_t>(33),
+                                        std::vector<std::int32_t>(33)};
       Index at = 0;
       for (const cpu::Gemm* gemm : {&*op, &*right}) {
         const Workspace workspace(static_cast<std::size_t>(gemm->workspace_bytes(1)));

@@ -1,11 +1,10 @@
-#include <doctest/doctest.h>
-
 #include <bit>
 #include <cmath>
 #include <cstdint>
 
 #include "quern/ops/activation.hpp"
 #include "quern/testing/random.hpp"
+#include "support.hpp"
 
 using namespace quern;
 
@@ -14,7 +13,8 @@ namespace {
 /// The distance of y from the true value in units of the last place of the result.
 double ulps(float y, double truth) {
   const float nearest = static_cast<float>(truth);
-  const double ulp = double{std::nextafterf(std::fabs(nearest), HUGE_VALF)} - double{std::fabs(nearest)};
+  const double ulp =
+      double{std::nextafterf(std::fabs(nearest), HUGE_VALF)} - double{std::fabs(nearest)};
   return std::fabs(double{y} - truth) / ulp;
 }
 
@@ -48,13 +48,15 @@ std::uint64_t fingerprint(float (*f)(float)) {
 
 }  // namespace
 
-TEST_CASE("exp is within 3 ulp on [-87, 88]") {
-  CHECK(worst(-87.0f, 88.0f, [](float x) { return ulps(scalar::exp(x), std::exp(double{x})); }) < 3.0);
-  CHECK(worst(-1.0f, 1.0f, [](float x) { return ulps(scalar::exp(x), std::exp(double{x})); }) < 3.0);
+TEST_CASE("exp is within 3 ulp from -87 to 88") {
+  CHECK(worst(-87.0f, 88.0f, [](float x) { return ulps(scalar::exp(x), std::exp(double{x})); }) <
+        3.0);
+  CHECK(worst(-1.0f, 1.0f, [](float x) { return ulps(scalar::exp(x), std::exp(double{x})); }) <
+        3.0);
   CHECK(scalar::exp(0.0f) == 1.0f);
 }
 
-TEST_CASE("exp beyond [-87, 88] is exp at the border, and NaN stays NaN") {
+TEST_CASE("exp beyond -87 and 88 is exp at the border, and NaN stays NaN") {
   CHECK(scalar::exp(-1e30f) == scalar::exp(-87.0f));
   CHECK(scalar::exp(-HUGE_VALF) == scalar::exp(-87.0f));
   CHECK(scalar::exp(1e30f) == scalar::exp(88.0f));
@@ -63,13 +65,16 @@ TEST_CASE("exp beyond [-87, 88] is exp at the border, and NaN stays NaN") {
 }
 
 TEST_CASE("silu is within a few ulp, where e^-x is in exp's range") {
-  CHECK(worst(-86.0f, 86.0f, [](float x) { return ulps(scalar::silu(x), true_silu(double{x})); }) < 6.0);
-  CHECK(worst(-2.0f, 2.0f, [](float x) { return ulps(scalar::silu(x), true_silu(double{x})); }) < 6.0);
+  CHECK(worst(-86.0f, 86.0f, [](float x) { return ulps(scalar::silu(x), true_silu(double{x})); }) <
+        6.0);
+  CHECK(worst(-2.0f, 2.0f, [](float x) { return ulps(scalar::silu(x), true_silu(double{x})); }) <
+        6.0);
 }
 
 TEST_CASE("gelu is within 2e-7 |x|, the error of its erf, plus rounding") {
   const auto error = [](float x) {
-    return std::fabs(double{scalar::gelu(x)} - true_gelu(double{x})) / (std::fabs(double{x}) + 1e-30);
+    return std::fabs(double{scalar::gelu(x)} - true_gelu(double{x})) /
+           (std::fabs(double{x}) + 1e-30);
   };
   CHECK(worst(-10.0f, 10.0f, error) < 3e-7);
   CHECK(worst(-0.01f, 0.01f, error) < 3e-7);

@@ -1,10 +1,9 @@
-#include <doctest/doctest.h>
-
 #include <cmath>
 #include <string>
 #include <vector>
 
 #include "quern/ops/epilogue.hpp"
+#include "support.hpp"
 
 using namespace quern;
 
@@ -73,7 +72,9 @@ TEST_CASE("residual adds (r - zero point) * scale, r of any type") {
   const f16 halves[] = {to_f16(0.25f)};
   const std::int32_t words[] = {16777217};  // rounds to 16777216
   const std::int8_t signed_bytes[] = {-128};
-  const auto add = [&](ConstMatrixView r) { return at(0, 0, epilogue::residual(), 0.0f, {.residual = r}); };
+  const auto add = [&](ConstMatrixView r) {
+    return at(0, 0, epilogue::residual(), 0.0f, {.residual = r});
+  };
   CHECK(add(Matrix<const float>{floats, 1, 1}) == 1.5f);
   CHECK(add(Matrix<const bf16>{brains, 1, 1}) == -2.0f);
   CHECK(add(Matrix<const f16>{halves, 1, 1}) == 0.25f);

@@ -1,7 +1,5 @@
 // The reference defines every backend's results, so it is held against arithmetic written
 // differently: by hand, in 64-bit integers and in double.
-#include <doctest/doctest.h>
-
 #include <cmath>
 #include <vector>
 
@@ -21,7 +19,8 @@ using Floats = std::vector<float>;
 const std::int8_t kA[] = {1, 2, 3, 4}, kB[] = {5, 6, 7, 8};
 
 template <class T>
-std::vector<T> multiply(GemmProblem p, GemmArgs args = {}, ConstMatrixView b = Matrix<const std::int8_t>{kB, 2, 2}) {
+std::vector<T> multiply(GemmProblem p, GemmArgs args = {},
+                        ConstMatrixView b = Matrix<const std::int8_t>{kB, 2, 2}) {
   std::vector<T> c(4);
   p.n = p.k = 2;
   p.c = dtype_of<T>;
@@ -43,7 +42,8 @@ Index integer(const ConstMatrixView& m, Index b, Index i, Index j) {
 /// sum over k of (a - za)(b - zb) + bias, exact.
 Index exact_sum(const GemmProblem& p, const GemmArgs& args, const ConstMatrixView& weights, Index b,
                 Index i, Index j) {
-  const auto row = static_cast<std::size_t>(b * args.a.rows + i), column = static_cast<std::size_t>(j);
+  const auto row = static_cast<std::size_t>(b * args.a.rows + i),
+             column = static_cast<std::size_t>(j);
   const Index za = args.a_zero_points.empty() ? p.a_zero_point : args.a_zero_points[row];
   Index zb = 0, sum = 0;
   if (!p.b_zero_points.empty()) zb = p.b_zero_points[p.b_zero_points.size() == 1 ? 0 : column];
@@ -67,8 +67,8 @@ TEST_CASE("integers: zero points are subtracted before multiplying") {
   CHECK(multiply<std::int32_t>({.a_zero_point = 1}) == Ints{7, 8, 31, 36});
   CHECK(multiply<std::int32_t>({.b_zero_points = zeros}) == Ints{4, -2, 8, -6});
   const Ints rows{1, 4};
-  CHECK(multiply<std::int32_t>({.a_zero_points = ZeroPoints::per_row}, {.a = a, .c = {}, .a_zero_points = rows}) ==
-        Ints{7, 8, -5, -6});
+  CHECK(multiply<std::int32_t>({.a_zero_points = ZeroPoints::per_row},
+                               {.a = a, .c = {}, .a_zero_points = rows}) == Ints{7, 8, -5, -6});
 }
 
 TEST_CASE("integers: the bias joins the accumulator, scales and the rest follow in order") {
@@ -76,9 +76,10 @@ TEST_CASE("integers: the bias joins the accumulator, scales and the rest follow 
   const Ints bias{1, -2};
   const Floats scales{0.5f, 2.0f}, rows{1.0f, -1.0f}, offset{0.25f, 0.0f};
   CHECK(multiply<std::int32_t>({.epilogue = {epilogue::bias(bias)}}) == Ints{20, 20, 44, 48});
-  CHECK(multiply<float>({.epilogue = {epilogue::bias(bias), epilogue::scale(scales), epilogue::row_scale(),
-                                      epilogue::bias(offset), epilogue::relu()}},
-                        {.a = a, .c = {}, .row_scales = rows}) == Floats{10.25f, 40.0f, 0.0f, 0.0f});
+  CHECK(multiply<float>(
+            {.epilogue = {epilogue::bias(bias), epilogue::scale(scales), epilogue::row_scale(),
+                          epilogue::bias(offset), epilogue::relu()}},
+            {.a = a, .c = {}, .row_scales = rows}) == Floats{10.25f, 40.0f, 0.0f, 0.0f});
 }
 
 TEST_CASE("integers: requantized outputs round half to even, add the zero point and saturate") {
@@ -88,7 +89,8 @@ TEST_CASE("integers: requantized outputs round half to even, add the zero point 
   CHECK(multiply<std::int8_t>({.epilogue = {epilogue::scale(half)}}) == Bytes{10, 11, 22, 25});
   CHECK(multiply<std::int8_t>({.c_zero_point = -20, .epilogue = {epilogue::scale(half)}}) ==
         Bytes{-10, -9, 2, 5});
-  CHECK(multiply<std::uint8_t>({.epilogue = {epilogue::scale(large)}}) == Unsigned{190, 220, 255, 255});
+  CHECK(multiply<std::uint8_t>({.epilogue = {epilogue::scale(large)}}) ==
+        Unsigned{190, 220, 255, 255});
 }
 
 TEST_CASE("floats: a plain product, and a residual that may be C itself") {
@@ -98,18 +100,24 @@ TEST_CASE("floats: a plain product, and a residual that may be C itself") {
   const ConstMatrixView weights = Matrix<const float>{b, 2, 2};
   CHECK(multiply<float>({}, args, weights) == Floats{19, 22, 43, 50});
   args.residual = Matrix<const float>{residual.data(), 2, 2};
-  CHECK(multiply<float>({.epilogue = {epilogue::residual(2.0f)}}, args, weights) == Floats{21, 24, 47, 54});
+  CHECK(multiply<float>({.epilogue = {epilogue::residual(2.0f)}}, args, weights) ==
+        Floats{21, 24, 47, 54});
 
   Floats c{1, 1, 2, 2};
   const MatrixView view = Matrix<float>{c.data(), 2, 2};
-  reference_gemm({.n = 2, .k = 2, .a = DType::f32, .b = DType::f32, .c = DType::f32,
+  reference_gemm({.n = 2,
+                  .k = 2,
+                  .a = DType::f32,
+                  .b = DType::f32,
+                  .c = DType::f32,
                   .epilogue = {epilogue::residual()}},
                  weights, {.a = args.a, .c = view, .residual = view});
   CHECK(c == Floats{20, 23, 45, 52});
 }
 
 TEST_CASE("dynamic: each row is quantized by its largest magnitude, and its scale applied") {
-  const float a[] = {127.0f, 63.5f, 0.0f, 0.0f};  // 63.5 is a tie: to 64. A row of zeros stays zero.
+  const float a[] = {127.0f, 63.5f, 0.0f,
+                     0.0f};  // 63.5 is a tie: to 64. A row of zeros stays zero.
   CHECK(multiply<float>({}, {.a = Matrix<const float>{a, 2, 2}, .c = {}}) ==
         Floats{127 * 5 + 64 * 7, 127 * 6 + 64 * 8, 0, 0});
   const float small[] = {1.0f, -0.5f, 0.0f, NAN};
@@ -121,21 +129,24 @@ TEST_CASE("dynamic: each row is quantized by its largest magnitude, and its scal
 TEST_CASE("nothing to sum gives what the epilogue makes of zero") {
   const Floats bias{1.5f, -1.5f};
   std::vector<float> c(4, 9.0f);
-  reference_gemm({.n = 2, .k = 0, .c = DType::f32, .epilogue = {epilogue::bias(bias)}},
-                 Matrix<const std::int8_t>{nullptr, 0, 2},
-                 {.a = Matrix<const std::uint8_t>{nullptr, 2, 0}, .c = Matrix<float>{c.data(), 2, 2}});
+  reference_gemm(
+      {.n = 2, .k = 0, .c = DType::f32, .epilogue = {epilogue::bias(bias)}},
+      Matrix<const std::int8_t>{nullptr, 0, 2},
+      {.a = Matrix<const std::uint8_t>{nullptr, 2, 0}, .c = Matrix<float>{c.data(), 2, 2}});
   CHECK(c == Floats{1.5f, -1.5f, 1.5f, -1.5f});
 }
 
 TEST_CASE("sums wrap modulo 2^32 and never saturate on the way") {
   const Ints bias{0x7FFFFFFF, -0x7FFFFFFF - 1};
-  CHECK(multiply<std::int32_t>({.overflow = Overflow::wrap, .epilogue = {epilogue::bias(bias)}}) ==
-        Ints{-0x7FFFFFFF - 1 + 18, -0x7FFFFFFF - 1 + 22, -0x7FFFFFFF - 1 + 42, -0x7FFFFFFF - 1 + 50});
+  CHECK(
+      multiply<std::int32_t>({.overflow = Overflow::wrap, .epilogue = {epilogue::bias(bias)}}) ==
+      Ints{-0x7FFFFFFF - 1 + 18, -0x7FFFFFFF - 1 + 22, -0x7FFFFFFF - 1 + 42, -0x7FFFFFFF - 1 + 50});
   // Two products that overflow 16 bits together, in every pair.
   const std::uint8_t a[] = {255, 255, 255, 255};
   const std::int8_t b[] = {127, -128, 127, -128};
   CHECK(multiply<std::int32_t>({}, {.a = Matrix<const std::uint8_t>{a, 2, 2}, .c = {}},
-                               Matrix<const std::int8_t>{b, 2, 2}) == Ints{64770, -65280, 64770, -65280});
+                               Matrix<const std::int8_t>{b, 2, 2}) ==
+        Ints{64770, -65280, 64770, -65280});
 }
 
 TEST_CASE("random s32 results are 64-bit sums of differences, modulo 2^32") {
@@ -179,7 +190,8 @@ TEST_CASE("float sums are within 2 k 2^-24 sum |a b| of exact ones, whatever the
       for (Index at = 0; at < 9; ++at) {
         double sum = 0.0, magnitudes = 0.0;
         for (Index x = 0; x < k; ++x) {
-          const double product = double{load_float(a.view, 0, at / 3, x)} * load_float(b.view, 0, x, at % 3);
+          const double product =
+              double{load_float(a.view, 0, at / 3, x)} * load_float(b.view, 0, x, at % 3);
           sum += product;
           magnitudes += std::fabs(product);
         }

@@ -38,7 +38,12 @@ TEST_CASE("a valid problem, its weights and a call pass") {
 }
 
 TEST_CASE("types: what the table of GemmProblem offers passes, the rest is unsupported") {
-  const DType all[] = {DType::s8, DType::u8, DType::s32, DType::f32, DType::bf16, DType::f16,
+  const DType all[] = {DType::s8,
+                       DType::u8,
+                       DType::s32,
+                       DType::f32,
+                       DType::bf16,
+                       DType::f16,
                        static_cast<DType>(42)};
   std::string wrong;
   for (const DType a : all) {
@@ -46,7 +51,8 @@ TEST_CASE("types: what the table of GemmProblem offers passes, the rest is unsup
       for (const DType c : all) {
         const bool known = is_int8(a) || is_float(a);
         const bool weights = is_int8(b) || (is_float(b) && a == b);
-        const bool output = is_int8(c) || is_float(c) || (c == DType::s32 && is_int8(a) && is_int8(b));
+        const bool output =
+            is_int8(c) || is_float(c) || (c == DType::s32 && is_int8(a) && is_int8(b));
         const Error e = validate(GemmProblem{.n = 2, .k = 2, .a = a, .b = b, .c = c});
         const Code expected = known && weights && output ? Code::ok : Code::unsupported;
         if (e.code() != expected || (e && !says(e, name(a)))) {
@@ -62,10 +68,10 @@ TEST_CASE("sizes: negative and overflowing ones are bad_shape") {
   refuses({.n = -4, .k = 5}, Code::bad_shape, {"n is -4", "k 5"});
   refuses({.n = 4, .k = -5}, Code::bad_shape, {"k -5"});
   refuses({.n = 4, .k = 5, .batch = -1}, Code::bad_shape, {"batch -1"});
-  for (const GemmProblem& p :
-       {GemmProblem{.n = kMax, .k = 1}, GemmProblem{.n = 1, .k = kMax},
-        GemmProblem{.n = Index{1} << 32, .k = Index{1} << 32}, GemmProblem{.n = 4, .k = 5, .batch = kMax},
-        GemmProblem{.n = kMax, .k = kMax, .batch = kMax}}) {
+  for (const GemmProblem& p : {GemmProblem{.n = kMax, .k = 1}, GemmProblem{.n = 1, .k = kMax},
+                               GemmProblem{.n = Index{1} << 32, .k = Index{1} << 32},
+                               GemmProblem{.n = 4, .k = 5, .batch = kMax},
+                               GemmProblem{.n = kMax, .k = kMax, .batch = kMax}}) {
     refuses(p, Code::bad_shape, {"overflow", std::to_string(p.n), std::to_string(p.k)});
   }
 }
@@ -88,7 +94,8 @@ TEST_CASE("zero points must lie in their type's range") {
 }
 
 TEST_CASE("zero points belong to int8 types only") {
-  GemmProblem p{.n = 4, .k = 5, .a = DType::f32, .b = DType::s8, .c = DType::f32, .a_zero_point = 1};
+  GemmProblem p{
+      .n = 4, .k = 5, .a = DType::f32, .b = DType::s8, .c = DType::f32, .a_zero_point = 1};
   refuses(p, Code::bad_value, {"a is f32", "zero point"});
   p.a_zero_point = 0;
   p.a_zero_points = ZeroPoints::per_row;
@@ -111,8 +118,10 @@ TEST_CASE("b has none, one or n zero points") {
 }
 
 TEST_CASE("steps: counts, null data and values outside their range") {
-  refuses_step(epilogue::scale(kThreeFloats), Code::bad_shape, {"step 0 (scale)", "3 values", "n is 4"});
-  refuses_step(epilogue::bias(kThreeFloats), Code::bad_shape, {"step 0 (bias)", "3 values", "n is 4"});
+  refuses_step(epilogue::scale(kThreeFloats), Code::bad_shape,
+               {"step 0 (scale)", "3 values", "n is 4"});
+  refuses_step(epilogue::bias(kThreeFloats), Code::bad_shape,
+               {"step 0 (bias)", "3 values", "n is 4"});
   const std::vector<float> one{1.0f};
   refuses_step(epilogue::bias(one), Code::bad_shape, {"1 values"});
   refuses_step(epilogue::bias(std::span<const float>(static_cast<const float*>(nullptr), 4)),
@@ -127,11 +136,15 @@ TEST_CASE("steps: counts, null data and values outside their range") {
   refuses_step(epilogue::custom(nullptr), Code::bad_data, {"step 0 (custom)", "no function"});
 }
 
-TEST_CASE("steps: an s32 bias comes first, with int8 weights; s32 output takes nothing else") {
+TEST_CASE("steps: an s32 bias comes first, with int8 weights, and alone for s32 output") {
   GemmProblem p = plain(DType::f32);
   p.epilogue = {epilogue::relu(), epilogue::bias(kFourInts)};
   refuses(p, Code::unsupported, {"first step", "it is step 1", "s8 x s8"});
-  refuses({.n = 4, .k = 5, .a = DType::f32, .b = DType::f32, .c = DType::f32,
+  refuses({.n = 4,
+           .k = 5,
+           .a = DType::f32,
+           .b = DType::f32,
+           .c = DType::f32,
            .epilogue = {epilogue::bias(kFourInts)}},
           Code::unsupported, {"f32 x f32"});
   p = plain(DType::s32);
@@ -194,12 +207,14 @@ TEST_CASE("the bound on k counts zero points of b, per-row zero points of a, and
 TEST_CASE("weights: another type, shape, null data and overlapping rows") {
   refuses_weights([](Valid& v) { v.weights.type = DType::u8; }, Code::unsupported,
                   {"b holds u8", "problem says s8"});
-  refuses_weights([](Valid& v) { v.weights.rows = 6; }, Code::bad_shape, {"b is 1 x 6 x 4", "1, 5, 4"});
+  refuses_weights([](Valid& v) { v.weights.rows = 6; }, Code::bad_shape,
+                  {"b is 1 x 6 x 4", "1, 5, 4"});
   refuses_weights([](Valid& v) { v.weights.cols = 3; }, Code::bad_shape, {"b is 1 x 5 x 3"});
   refuses_weights([](Valid& v) { v.weights.batch = 2; }, Code::bad_shape, {"b is 2 x 5 x 4"});
   refuses_weights([](Valid& v) { v.weights.data = nullptr; }, Code::bad_data, {"gemm: b is null"});
   refuses_weights([](Valid& v) { v.weights.row_stride = 3; }, Code::bad_shape,
                   {"gemm: b is 5 x 4", "strides 3 and 1", "leading dimension"});
-  refuses_weights([](Valid& v) { v.weights.row_stride = kMax; }, Code::bad_shape, {"gemm: b", "overflows"});
+  refuses_weights([](Valid& v) { v.weights.row_stride = kMax; }, Code::bad_shape,
+                  {"gemm: b", "overflows"});
   refuses_weights([](Valid& v) { v.problem.k = -1; }, Code::bad_shape, {"k -1"});
 }

@@ -1,8 +1,6 @@
 // A call of GEMM with everything it can have, to be spoiled in one place at a time.
 #pragma once
 
-#include <doctest/doctest.h>
-
 #include <limits>
 #include <string>
 #include <vector>

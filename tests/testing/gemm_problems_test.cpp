@@ -1,12 +1,10 @@
 // The generator: everything it makes is valid, repeatable, and sooner or later everything is made.
-#include <doctest/doctest.h>
-
 #include <cstring>
 #include <set>
 #include <string>
 
 #include "quern/testing/gemm_problems.hpp"
-#include "../support.hpp"
+#include "support.hpp"
 
 using namespace quern;
 using quern::testing::GemmCase;
@@ -21,7 +19,8 @@ TEST_CASE("every case is valid, with all its rows and with fewer") {
       const Error call = validate(c.problem(), c.args(memory.data(), m));
       CHECK_MESSAGE(!call, c.describe() << ": " << call.what());
     }
-    CHECK(c.rows() * c.problem().n * c.problem().k * c.args(memory.data(), 0).a.batch <= GemmCase::kMaxWork);
+    CHECK(c.rows() * c.problem().n * c.problem().k * c.args(memory.data(), 0).a.batch <=
+          GemmCase::kMaxWork);
   }
 }
 
@@ -86,11 +85,37 @@ TEST_CASE("all types, steps, layouts and sizes turn up") {
       check(a + a + out);
     }
   }
-  for (const char* what :
-       {"u8s8s32", "s8u8s32", "bias_s32", "scale", "row_scale", "bias", "relu", "clamp", "gelu", "gelu_tanh",
-        "silu", "residual", "custom", "in place", "s8", "u8", "s32", "f32", "bf16", "f16",
-        "zero points per row", "a transposed", "b transposed", "gap in c", "weights per batch",
-        "weights shared", "wraps", "k = 0", "k > 1024", "m = 0", "n = 0"}) {
+  for (const char* what : {"u8s8s32",
+                           "s8u8s32",
+                           "bias_s32",
+                           "scale",
+                           "row_scale",
+                           "bias",
+                           "relu",
+                           "clamp",
+                           "gelu",
+                           "gelu_tanh",
+                           "silu",
+                           "residual",
+                           "custom",
+                           "in place",
+                           "s8",
+                           "u8",
+                           "s32",
+                           "f32",
+                           "bf16",
+                           "f16",
+                           "zero points per row",
+                           "a transposed",
+                           "b transposed",
+                           "gap in c",
+                           "weights per batch",
+                           "weights shared",
+                           "wraps",
+                           "k = 0",
+                           "k > 1024",
+                           "m = 0",
+                           "n = 0"}) {
     check(what);
   }
 }

@@ -16,19 +16,19 @@ using namespace quern;
 
 enum class Fault {
   none,
-  off_by_one,           ///< the last bit of the last element is wrong
-  saturates,            ///< sums stop at 2^15 - 1 on the way, like the usual u8 x s8 instruction
-  writes_a_gap,         ///< the byte after a row's end
-  writes_before,        ///< the byte before C
+  off_by_one,     ///< the last bit of the last element is wrong
+  saturates,      ///< sums stop at 2^15 - 1 on the way, like the usual u8 x s8 instruction
+  writes_a_gap,   ///< the byte after a row's end
+  writes_before,  ///< the byte before C
   overruns_workspace,
   depends_on_threads,
-  depends_on_order,     ///< which index comes last changes the result
+  depends_on_order,  ///< which index comes last changes the result
   allocates,
   needs_all_rows,       ///< wrong for an odd number of rows
   writes_then_refuses,  ///< touches C before it looks at the arguments
   accepts_any_workspace,
-  forgets_weights,      ///< stored weights lose their last byte
-  packs_at_random,      ///< packing twice gives different bytes
+  forgets_weights,  ///< stored weights lose their last byte
+  packs_at_random,  ///< packing twice gives different bytes
 };
 
 struct Backend {
@@ -62,7 +62,8 @@ class Gemm {
   Index workspace_bytes(Index m, Index workers = 1) const { return 8 + m + workers; }
   const char* kernel() const { return "toy"; }
 
-  Error run(const GemmArgs& args, std::span<std::byte> workspace, Parallel parallel = {}) const noexcept {
+  Error run(const GemmArgs& args, std::span<std::byte> workspace,
+            Parallel parallel = {}) const noexcept {
     if (fault_ == Fault::writes_then_refuses && args.c.data != nullptr) flip(args, 0);
     if (Error e = validate(problem_, args)) return e;
     const Index needed = workspace_bytes(args.a.rows, parallel.concurrency());
@@ -70,6 +71,7 @@ class Gemm {
       return Error::make(Code::no_workspace, "gemm: the workspace has %lld bytes, %lld are needed",
                          static_cast<long long>(workspace.size()), static_cast<long long>(needed));
     }
+    if (needed > 0) std::memset(workspace.data(), 0, static_cast<std::size_t>(needed));
     const ConstMatrixView b(weights_.data.data(), problem_.b, problem_.k, problem_.n, problem_.n, 1,
                             problem_.batch);
     Index last = -1;
@@ -95,7 +97,9 @@ class Gemm {
     const MatrixView& c = args.c;
     const bool empty = c.rows * c.cols * c.batch == 0;
     switch (fault_) {
-      case Fault::off_by_one: flip(args, 0); break;
+      case Fault::off_by_one:
+        flip(args, 0);
+        break;
       case Fault::saturates:
         for (Index i = 0; problem_.c == DType::s32 && !empty && i < c.cols; ++i) {
           auto* sum = reinterpret_cast<std::int32_t*>(element(c, 0, 0, i));
@@ -103,23 +107,29 @@ class Gemm {
         }
         break;
       case Fault::writes_a_gap:
-        if (!empty && c.rows > 1 && c.row_stride > c.cols) *element(c, 0, 0, c.cols) ^= std::byte{1};
+        if (!empty && c.rows > 1 && c.row_stride > c.cols)
+          *element(c, 0, 0, c.cols) ^= std::byte{1};
         break;
       case Fault::writes_before:
         if (!empty) static_cast<std::byte*>(c.data)[-1] ^= std::byte{1};
         break;
-      case Fault::overruns_workspace: *workspace_end = std::byte{0}; break;
+      case Fault::overruns_workspace:
+        *workspace_end = std::byte{0};
+        break;
       case Fault::depends_on_threads:
         if (parallel.concurrency() == 7) flip(args, 0);
         break;
       case Fault::depends_on_order:
         if (last == 0) flip(args, 0);
         break;
-      case Fault::allocates: delete new volatile int(0); break;
+      case Fault::allocates:
+        delete new volatile int(0);
+        break;
       case Fault::needs_all_rows:
         if (c.rows % 2 == 1) flip(args, 0);
         break;
-      default: break;
+      default:
+        break;
     }
   }
 
@@ -130,7 +140,8 @@ class Gemm {
   std::vector<std::vector<std::uint32_t>> arrays_;  // the bits of scales and biases
 };
 
-inline Result<PackedWeights> pack(const Backend& backend, const GemmProblem& p, const ConstMatrixView& b) {
+inline Result<PackedWeights> pack(const Backend& backend, const GemmProblem& p,
+                                  const ConstMatrixView& b) {
   if (Error e = validate(p, b)) return e;
   PackedWeights packed;
   const Index size = size_of(p.b);
@@ -148,11 +159,13 @@ inline Result<PackedWeights> pack(const Backend& backend, const GemmProblem& p, 
 
 inline Result<Gemm> prepare(const Backend& backend, const GemmProblem& p, PackedWeights packed) {
   if (Error e = validate(p)) return e;
-  if (backend.fault == Fault::forgets_weights && !packed.data.empty()) packed.data.back() ^= std::byte{1};
+  if (backend.fault == Fault::forgets_weights && !packed.data.empty())
+    packed.data.back() ^= std::byte{1};
   return Gemm(backend.fault, p, std::move(packed));
 }
 
-inline Result<Gemm> prepare(const Backend& backend, const GemmProblem& p, const ConstMatrixView& b) {
+inline Result<Gemm> prepare(const Backend& backend, const GemmProblem& p,
+                            const ConstMatrixView& b) {
   auto packed = pack(backend, p, b);
   if (!packed) return packed.error();
   return Gemm(backend.fault, p, std::move(*packed));

@@ -29,15 +29,7 @@ const Kernels& kernels_for(std::int64_t targets, bool dot);
 #include "quern/cpu/dispatch/all_targets.hpp"
 #include "quern/cpu/dispatch/cpu_features.hpp"
 
-#define QUERN_TARGET_INCLUDE "quern/cpu/target-inl.hpp"
-#include "quern/cpu/dispatch/foreach_target.hpp"
-#define QUERN_TARGET_INCLUDE "quern/cpu/tile-inl.hpp"
-#include "quern/cpu/dispatch/foreach_target.hpp"
-#define QUERN_TARGET_INCLUDE "quern/cpu/pack-inl.hpp"
-#include "quern/cpu/dispatch/foreach_target.hpp"
-#define QUERN_TARGET_INCLUDE "quern/cpu/epilogue-inl.hpp"
-#include "quern/cpu/dispatch/foreach_target.hpp"
-#define QUERN_TARGET_INCLUDE "quern/cpu/table-inl.hpp"
+#define QUERN_TARGET_INCLUDE "quern/cpu/kernels-inl.hpp"
 #include "quern/cpu/dispatch/foreach_target.hpp"
 
 // Compiled mode's definitions must be emitted; elsewhere they are inline.

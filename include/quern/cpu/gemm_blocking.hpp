@@ -13,7 +13,8 @@ namespace cpu {
 
 /// Sizes of one call. Results do not depend on any of them.
 struct Blocking {
-  static constexpr Index kRowsBudget = 144;  ///< most rows in mc: with 512 shorts each, 144 KiB of L2
+  static constexpr Index kRowsBudget =
+      144;  ///< most rows in mc: with 512 shorts each, 144 KiB of L2
 
   Index mc = 0;    ///< rows of A packed at a time, for L2
   Index kc = 0;    ///< of k at a time: a slice of a panel stays in L1 while the rows pass by

@@ -189,7 +189,7 @@ void tile(const std::byte* a0, const std::byte* b0, Index b_panel, Index groups,
     for (Index c = 0; c < 16; c += lanes) {
       Lane* out = static_cast<Lane*>(acc) + p * acc_panel + c;
       auto s0 = zero, s1 = zero, s2 = zero, s3 = zero, t0 = zero, t1 = zero, t2 = zero, t3 = zero;
-      if (add) {
+      if (add && !Mac::kTwoSums) {
         s0 = hn::LoadU(d, out);
         if constexpr (R == 4) {
           s1 = hn::LoadU(d, out + 16);
@@ -210,11 +210,16 @@ void tile(const std::byte* a0, const std::byte* b0, Index b_panel, Index groups,
           }
         }
       }
-      hn::StoreU(Mac::total(s0, t0), d, out);
+      const auto store = [&](auto sum, auto sum1, int r) HWY_ATTR {
+        const auto total = Mac::total(sum, sum1);
+        hn::StoreU(add && Mac::kTwoSums ? hn::Add(total, hn::LoadU(d, out + r * 16)) : total, d,
+                   out + r * 16);
+      };
+      store(s0, t0, 0);
       if constexpr (R == 4) {
-        hn::StoreU(Mac::total(s1, t1), d, out + 16);
-        hn::StoreU(Mac::total(s2, t2), d, out + 32);
-        hn::StoreU(Mac::total(s3, t3), d, out + 48);
+        store(s1, t1, 1);
+        store(s2, t2, 2);
+        store(s3, t3, 3);
       }
     }
   }
@@ -250,7 +255,7 @@ void tile(const std::byte* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b, Inde
   typename Mac::Sum sum[R][kColumns], sum1[Mac::kTwoSums ? R : 1][Mac::kTwoSums ? kColumns : 1];
   unroll<R>([&](auto r) QUERN_LAMBDA {
     unroll<kColumns>([&](auto v) QUERN_LAMBDA {
-      sum[r][v] = add ? hn::LoadU(d, at(r, v)) : hn::Zero(d);
+      sum[r][v] = add && !Mac::kTwoSums ? hn::LoadU(d, at(r, v)) : hn::Zero(d);
       sum1[Mac::kTwoSums ? r : 0][Mac::kTwoSums ? v : 0] = hn::Zero(d);
     });
   });
@@ -270,8 +275,10 @@ void tile(const std::byte* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b, Inde
   }
   unroll<R>([&](auto r) QUERN_LAMBDA {
     unroll<kColumns>([&](auto v) QUERN_LAMBDA {
-      hn::StoreU(Mac::total(sum[r][v], sum1[Mac::kTwoSums ? r : 0][Mac::kTwoSums ? v : 0]), d,
-                 at(r, v));
+      auto total = Mac::total(sum[r][v], sum1[Mac::kTwoSums ? r : 0][Mac::kTwoSums ? v : 0]);
+      // Lanes of two sums belong to other columns until they are brought together.
+      if (add && Mac::kTwoSums) total = hn::Add(total, hn::LoadU(d, at(r, v)));
+      hn::StoreU(total, d, at(r, v));
     });
   });
 }
