@@ -152,6 +152,7 @@ void register_peaks() {
 #endif
   register_arithmetic();
   register_read("peak/read/16MiB", Index{16} << 20);  // 4096 x 4096 weights of 8 bits
+  register_read("peak/read/64MiB", Index{64} << 20);  // the same in f32; 8192 x 8192 of 8 bits
   // Several times the cache, but a virtual machine may report any size.
   register_read("peak/read/memory", std::clamp(4 * l3, Index{256} << 20, Index{512} << 20));
 }

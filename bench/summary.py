@@ -100,7 +100,7 @@ class Ceiling:
     def memory(self, types, workload):
         m, n, k = dimensions(workload)
         weight_bytes = n * k * (4 if types == "f32f32f32" else 1)
-        place = "16MiB" if weight_bytes <= 16 * MIB else "memory"
+        place = "16MiB" if weight_bytes <= 16 * MIB else "64MiB" if weight_bytes <= 64 * MIB else "memory"
         bandwidth = self.results.value(f"peak/read/{place}", "GB/s")
         return bandwidth and bandwidth * m * n * k / weight_bytes
 
@@ -223,7 +223,7 @@ def goal_rows(results, ceiling):
             title = f"{types} {workload} of its ceiling ({lower}, {limits[lower]:.0f} GMAC/s)"
             yield title, ratio(ours, limits[lower]), 0.8, None, "%"
     cube = "1024x1024x1024"
-    pair = [results.gemm("u8s8s32", "quern", cube + threads) for threads in ("/threads:2", "")]
+    pair = [results.value(f"gemm/u8s8s32/quern/{cube}{threads}", "real_time") for threads in ("", "/threads:2")]
     yield f"2 threads against 1 at {cube}", ratio(*pair), 1.8, None, "x"
     for workload in ("128x768x768", "128x3072x768"):
         pair = [results.gemm(types, "quern", workload) for types in ("s8s8s8", "s8s8s32")]
@@ -267,14 +267,22 @@ def print_machine(results, out):
             [name[5:], number(results.value(name, unit)), unit + (f", {run['label']}" if run.get("label") else "")]
             for name, run in peaks for unit in ("GMAC/s", "GB/s") if unit in run])
 
-    spreads = {}
+    if results.runs:
+        print_noise(results, out)
+
+
+def print_noise(results, out):
+    spreads, shares = {}, []
     for name, runs in results.runs.items():
-        speeds = sorted(run.get("GMAC/s") or run.get("GB/s") for run in runs)
-        spreads[name] = (speeds[-1] - speeds[0]) / statistics.median(speeds)
-    if spreads:
-        worst = max(spreads, key=spreads.get)
-        out.text(f"\nNoise (range of the repetitions / median): typically {percent(statistics.median(spreads.values()))}, "
-                 f"at most {percent(spreads[worst])} ({worst}).")
+        speeds = [run.get("GMAC/s") or run.get("GB/s") for run in runs]
+        spreads[name] = (max(speeds) - min(speeds)) / statistics.median(speeds)
+        if "/threads:" not in name:
+            shares += [run["cpu_time"] / run["real_time"] for run in runs if run.get("real_time")]
+    worst = max(spreads, key=spreads.get)
+    out.text(f"\nNoise (range of the repetitions / median): typically {percent(statistics.median(spreads.values()))}, "
+             f"at most {percent(spreads[worst])} ({worst}).")
+    if shares and statistics.fmean(shares) < 0.95:
+        out.text(f"THE MACHINE WAS BUSY: benchmarks had their core for {percent(statistics.fmean(shares))} of the time.")
 
 
 def main():

@@ -2,15 +2,22 @@
 #pragma once
 
 #include <cstdlib>
+#include <ostream>
 #include <string>
 #include <string_view>
 
-// Messages and comparisons take a const char* for the string it points to.
-#define DOCTEST_CONFIG_TREAT_CHAR_STAR_AS_STRING
 #include <doctest/doctest.h>
 
 #include "quern/core/dtype.hpp"
 #include "quern/core/error.hpp"
+
+// So that a failing check shows them.
+namespace quern {
+inline std::ostream& operator<<(std::ostream& out, Code code) { return out << name(code); }
+inline std::ostream& operator<<(std::ostream& out, const Error& error) {
+  return out << error.code() << " '" << error.what() << "'";
+}
+}  // namespace quern
 
 namespace support {
 

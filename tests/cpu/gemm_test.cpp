@@ -50,7 +50,7 @@ TEST_CASE("the first use: describe, prepare, run") {
   const Workspace workspace(static_cast<std::size_t>(gemm->workspace_bytes(2)));
   const Error e = gemm->run(
       {.a = Matrix<const std::uint8_t>{kA, 2, 3}, .c = Matrix<std::int32_t>{c, 2, 2}}, workspace);
-  CHECK_MESSAGE(!e, e.what());
+  CHECK_MESSAGE(!e, e);
   const std::int32_t expected[] = {14, -14, 32, -32};
   for (int i = 0; i < 4; ++i) CHECK(c[i] == expected[i]);
 }

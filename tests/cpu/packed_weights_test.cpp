@@ -20,7 +20,7 @@ Bytes packed_bytes(const cpu::Backend& backend, const GemmProblem& p = kProblem)
   const auto b = quern::testing::any_layout(random, p.b, p.batch, p.k, p.n, false, false);
   quern::testing::fill_any(random, b.view);
   const auto packed = pack(backend, p, b.view);
-  REQUIRE_MESSAGE(packed, packed.error().what());
+  REQUIRE_MESSAGE(packed, packed.error());
   const std::span<const std::byte> bytes = packed->bytes();
   return Bytes(bytes.begin(), bytes.end());
 }
@@ -37,7 +37,7 @@ Error load(const cpu::Backend& backend, const Bytes& bytes, const GemmProblem& p
 TEST_CASE("packed weights: what was written is read back, on every backend") {
   for (const cpu::Backend& backend : cpu::Backend::all()) {
     const Error e = load(backend, packed_bytes(backend));
-    CHECK_MESSAGE(!e, backend.name() << ": " << e.what());
+    CHECK_MESSAGE(!e, backend.name() << ": " << e);
   }
 }
 
@@ -88,7 +88,7 @@ TEST_CASE(
   const cpu::Backend backend;
   const auto refuses = [&](GemmProblem other, const char* number) {
     const Error e = load(backend, packed_bytes(backend), other);
-    CAPTURE(e.what());
+    CAPTURE(e);
     CHECK(e.code() == Code::bad_packed);
     CHECK(support::says(e, number));
   };
@@ -129,7 +129,7 @@ TEST_CASE("packed weights: those of another instruction set give the right bits 
         const Error e = gemm->run({.a = Matrix<const std::uint8_t>{a.data(), 1, 70},
                                    .c = Matrix<std::int32_t>{c[at++].data(), 1, 33}},
                                   workspace);
-        CHECK_MESSAGE(!e, e.what());
+        CHECK_MESSAGE(!e, e);
       }
       CHECK(c[0] == c[1]);
     }

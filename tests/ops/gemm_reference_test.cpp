@@ -29,8 +29,8 @@ std::vector<T> multiply(GemmProblem p, GemmArgs args = {},
   p.b = b.type;
   args.c = Matrix<T>{c.data(), 2, 2};
   const Error problem = validate(p, b), call = validate(p, args);
-  REQUIRE_MESSAGE(!problem, problem.what());
-  REQUIRE_MESSAGE(!call, call.what());
+  REQUIRE_MESSAGE(!problem, problem);
+  REQUIRE_MESSAGE(!call, call);
   reference_gemm(p, b, args);
   return c;
 }

@@ -20,7 +20,7 @@ std::string finding(Fault fault) {
 bool finds(Fault fault, const char* what) {
   const std::string line = finding(fault);
   const bool found = line.find(what) != std::string::npos;
-  if (!found) MESSAGE("expected '" << what << "', got '" << line << "'");
+  if (!found) MESSAGE("expected '" << std::string(what) << "', got '" << line << "'");
   return found;
 }
 

@@ -14,10 +14,10 @@ TEST_CASE("every case is valid, with all its rows and with fewer") {
     const GemmCase c(static_cast<std::uint64_t>(seed));
     AlignedBuffer memory = c.c_memory();
     const Error weights = validate(c.problem(), c.weights());
-    CHECK_MESSAGE(!weights, c.describe() << ": " << weights.what());
+    CHECK_MESSAGE(!weights, c.describe() << ": " << weights);
     for (const Index m : {c.rows(), c.rows() / 2, Index{0}}) {
       const Error call = validate(c.problem(), c.args(memory.data(), m));
-      CHECK_MESSAGE(!call, c.describe() << ": " << call.what());
+      CHECK_MESSAGE(!call, c.describe() << ": " << call);
     }
     CHECK(c.rows() * c.problem().n * c.problem().k * c.args(memory.data(), 0).a.batch <=
           GemmCase::kMaxWork);

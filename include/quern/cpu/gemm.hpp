@@ -206,5 +206,23 @@ inline Result<cpu::Gemm> prepare(const cpu::Backend& backend, const GemmProblem&
   return cpu::Gemm::make(backend, problem, weights);
 }
 
+/// c = epilogue(a b) in one line, for first use and for weights that change each time: prepares,
+/// allocates and runs. Types and sizes are the views'.
+inline Error gemm(const cpu::Backend& backend, const ConstMatrixView& a, const ConstMatrixView& b,
+                  const MatrixView& c, const Epilogue& epilogue = {}, Parallel executor = {}) {
+  auto op = prepare(backend,
+                    GemmProblem{.n = b.cols,
+                                .k = b.rows,
+                                .batch = b.batch,
+                                .a = a.type,
+                                .b = b.type,
+                                .c = c.type,
+                                .epilogue = epilogue},
+                    b);
+  if (!op) return op.error();
+  const Workspace workspace(op->workspace_bytes(a.rows < 0 ? 0 : a.rows, executor.concurrency()));
+  return op->run({.a = a, .c = c}, workspace, executor);
+}
+
 }  // namespace QUERN_ABI
 }  // namespace quern
