@@ -28,7 +28,7 @@ def download(folder):
         environment = folder / "venv"
         venv.create(environment, with_pip=True, clear=True)
         subprocess.run([environment / "bin/python", "-m", "pip", "--quiet", "--disable-pip-version-check",
-                        "download", "--no-deps", "--dest", folder, PACKAGE], check=True)
+                        "--retries", "1", "download", "--no-deps", "--dest", folder, PACKAGE], check=True)
         wheels = list(folder.glob("*.whl"))
     return wheels[0]
 

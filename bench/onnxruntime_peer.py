@@ -36,8 +36,8 @@ def enter_environment(folder):
                                              stderr=subprocess.DEVNULL).returncode != 0:
         print(f"Installing {', '.join(PACKAGES)} into {folder}", file=sys.stderr)
         venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", *PACKAGES],
-                       check=True)
+        subprocess.run([python, "-m", "pip", "--quiet", "--disable-pip-version-check", "--retries", "1",
+                        "install", *PACKAGES], check=True)
     os.execv(python, [python, *sys.argv])
 
 

@@ -13,17 +13,19 @@ results=$build/results
 repetitions=${QUERN_BENCH_REPETITIONS:-5}
 min_time=${QUERN_BENCH_MIN_TIME:-0.04}
 
-if [[ ${QUERN_BENCH_TARGET-} == AVX2 ]]; then
-  # Both names of oneDNN's variable, old and new. XNNPACK has none.
-  export DNNL_MAX_CPU_ISA=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell
-fi
+# Holds the peers to the same instruction set. oneDNN's variable has an old name and a new one;
+# XNNPACK and ONNX Runtime have none.
+target=${QUERN_BENCH_TARGET-}
+case ${target^^} in
+  '') ;;
+  AVX2) export DNNL_MAX_CPU_ISA=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell ;;
+  SSE4) export DNNL_MAX_CPU_ISA=SSE41 ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem ;;
+  *) echo "Only quern is held to $target; its peers use what they find." >&2 ;;
+esac
 export QUERN_BENCH_LAYERS=$build/minilm.layers
 if [[ ! -s $QUERN_BENCH_LAYERS ]] && ! python3 "$here/minilm.py" "$QUERN_BENCH_LAYERS"; then
   unset QUERN_BENCH_LAYERS
 fi
-
-rm -rf "$results"
-mkdir -p "$results"
 
 # Result files are numbered, since the tables list shapes in the order of measuring.
 count=100
@@ -43,6 +45,8 @@ measure() {
 # memory holds one workload at a time.
 benchmarks=$("$build/quern_bench" --benchmark_list_tests)
 mapfile -t workloads < <(sed -nE 's,^gemm/[^/]+/[^/]+/([^:]*)$,\1,p' <<<"$benchmarks" | awk '!seen[$0]++')
+rm -rf "$results"
+mkdir -p "$results"
 measure peaks '^peak/'
 for workload in "${workloads[@]}"; do
   variants=''

@@ -98,12 +98,13 @@ void add_quern(Registry& r) {
                                .weights = Weights::seven_bits,
                                .prepare = prepare_for(1)});
 
-  std::string about = std::to_string(QUERN_VERSION_MAJOR) + '.' +
-                      std::to_string(QUERN_VERSION_MINOR) + '.' +
-                      std::to_string(QUERN_VERSION_PATCH) + ", " + backend.name();
-  if (!environment("QUERN_BENCH_TARGET").empty()) about += " (by QUERN_BENCH_TARGET)";
-  r.facts.emplace_back("quern", about);
-  r.facts.emplace_back("quern_target", backend.name());
+  const std::string version = std::to_string(QUERN_VERSION_MAJOR) + '.' +
+                              std::to_string(QUERN_VERSION_MINOR) + '.' +
+                              std::to_string(QUERN_VERSION_PATCH);
+  const std::string target = backend.name(), held_to = environment("QUERN_BENCH_TARGET");
+  r.facts.emplace_back("quern", version + ", " + target);
+  r.facts.emplace_back("quern_target", target);
+  if (!held_to.empty()) r.facts.emplace_back("held_to", held_to);
   r.facts.emplace_back("highway", highway_version());
 }
 
