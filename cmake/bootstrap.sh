@@ -19,7 +19,7 @@ run_tests() {
   local preset=$1 build=build/$1 log total failed start=$SECONDS
   need "${base[@]}" doctest-dev
   if [[ $preset == clang ]]; then need clang:clang++ libomp-dev; fi
-  if [[ $preset == release ]]; then build=build/test; fi  # build/release is a developer's, with everything
+  if [[ $preset == release ]]; then build=build/test; fi  # build/release has benchmarks too
 
   cmake --preset "$preset" -B "$build" -DQUERN_BUILD_BENCHMARKS=OFF
   cmake --build "$build" --parallel "$jobs"
@@ -27,11 +27,14 @@ run_tests() {
   ctest --test-dir "$build" --parallel "$jobs" --output-on-failure --no-tests=error | tee "$log" || true
 
   # ctest's last line but one: "98% tests passed, 1 tests failed out of 57".
-  read -r failed total < <(sed -nE 's/^[0-9]+% tests passed, ([0-9]+) tests? failed out of ([0-9]+).*/\1 \2/p' "$log")
+  read -r failed total < <(
+    sed -nE 's/^[0-9]+% tests passed, ([0-9]+) tests? failed out of ([0-9]+).*/\1 \2/p' "$log")
   if ((failed == 0)); then
-    echo "quern ($preset) does what it promises on this machine: all $total tests passed, $((SECONDS - start)) s."
+    echo "quern ($preset) does what it promises on this machine:" \
+      "all $total tests passed, $((SECONDS - start)) s."
   else
-    echo "$failed of $total tests failed ($preset). To see one again: ctest --test-dir $build --output-on-failure -R NAME"
+    echo "$failed of $total tests failed ($preset). To see one again:" \
+      "ctest --test-dir $build --output-on-failure -R NAME"
   fi
   echo "$((total - failed)) passed, $failed failed"
   ((failed == 0))

@@ -27,7 +27,8 @@ cmake_version() {
   same_version "$(sed -n 's/^CMAKE_PROJECT_VERSION:STATIC=//p' "$work/version/CMakeCache.txt")"
 }
 conan_version() {
-  same_version "$("$conan" inspect . --format=json | python3 -c 'import json, sys; print(json.load(sys.stdin)["version"])')"
+  same_version "$("$conan" inspect . --format=json |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["version"])')"
 }
 vcpkg_version() {
   same_version "$(python3 -c 'import json; print(json.load(open("packaging/vcpkg/vcpkg.json"))["version"])')"
@@ -39,7 +40,8 @@ check "version: $version in vcpkg.json" vcpkg_version
 # Options that the recipes set must exist.
 options_exist() {
   local option
-  for option in $(grep -oh 'QUERN_BUILD_[A-Z]*[A-Z]' packaging/vcpkg/portfile.cmake); do
+  # shellcheck disable=SC2013  # words on purpose
+  for option in $(grep -oh 'QUERN_BUILD_[A-Z]*' packaging/vcpkg/portfile.cmake); do
     grep -q "^option($option " CMakeLists.txt || { echo "no option $option" && return 1; }
   done
 }
@@ -57,9 +59,14 @@ conan_refuses_cpp17() {
 }
 # One package for all settings, made of headers and the licence.
 conan_layout() {
-  local folder unexpected
-  folder=$("$conan" cache path "quern/$version:$("$conan" list "quern/$version:*" --format=json |
-    python3 -c 'import json, sys; [r] = json.load(sys.stdin)["Local Cache"].values(); [v] = r["revisions"].values(); [p] = v["packages"]; print(p)')")
+  local package folder unexpected
+  package=$("$conan" list "quern/$version:*" --format=json | python3 -c '
+import json, sys
+[recipe] = json.load(sys.stdin)["Local Cache"].values()
+[revision] = recipe["revisions"].values()
+[package] = revision["packages"]  # a second one would mean that settings make a difference
+print(package)')
+  folder=$("$conan" cache path "quern/$version:$package")
   unexpected=$(cd "$folder" && find . -type f ! -path './include/quern/*.hpp' ! -path './licenses/LICENSE' \
     ! -name conaninfo.txt ! -name conanmanifest.txt)
   if [[ -n $unexpected ]]; then echo "unexpected in the package: $unexpected" && return 1; fi

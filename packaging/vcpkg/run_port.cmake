@@ -50,6 +50,7 @@ function(vcpkg_cmake_config_fixup)
   foreach(file ${files})
     file(READ "${file}" text)
     string(REPLACE "\${CMAKE_CURRENT_LIST_DIR}/../../../" "\${CMAKE_CURRENT_LIST_DIR}/../../" text "${text}")
+    # quernTargets.cmake walks up from its own folder: one step fewer from here on.
     string(REGEX REPLACE
       "(get_filename_component\\(_IMPORT_PREFIX \"\\\${CMAKE_CURRENT_LIST_FILE}\" PATH\\))(\nget_filename_component\\(_IMPORT_PREFIX \"\\\${_IMPORT_PREFIX}\" PATH\\))+"
       "\\1\\2\\2" text "${text}")

@@ -34,10 +34,11 @@ relocate() {
 
 header_only_layout() {
   local unexpected
-  unexpected=$(cd "$work/prefix" && find . -type f ! -path './include/quern/*.hpp' ! -path './share/cmake/quern/*' \
-    ! -path './share/pkgconfig/*' ! -path './share/licenses/quern/*')
+  unexpected=$(cd "$work/prefix" && find . -type f ! -path './include/quern/*.hpp' \
+    ! -path './share/cmake/quern/*' ! -path './share/pkgconfig/*' ! -path './share/licenses/quern/*')
   if [[ -n $unexpected ]]; then echo "installed in unexpected places: $unexpected" && return 1; fi
-  diff <(cd "$root/include" && find . -name '*.hpp' | sort) <(cd "$work/prefix/include" && find . -type f | sort)
+  diff <(cd "$root/include" && find . -name '*.hpp' | sort) \
+    <(cd "$work/prefix/include" && find . -type f | sort)
 }
 
 check_cmake_ways() {

@@ -46,7 +46,8 @@ check "three units, any include order: static dispatch" \
 unlike_units() {
   "$cxx" -std=c++20 -O1 -Iinclude -DSECOND_UNITS -c "$here/main.cpp" -o "$work/main.o"
   "$cxx" -std=c++20 -O1 -Iinclude "${avx2[@]}" -c "$here/highway_first.cpp" -o "$work/first.o"
-  "$cxx" -std=c++20 -O1 -Iinclude -DQUERN_STATIC_DISPATCH "${avx2[@]}" -c "$here/contrib_after.cpp" -o "$work/after.o"
+  "$cxx" -std=c++20 -O1 -Iinclude "${avx2[@]}" -DQUERN_STATIC_DISPATCH \
+    -c "$here/contrib_after.cpp" -o "$work/after.o"
   "$cxx" "$work/main.o" "$work/first.o" "$work/after.o" -lhwy -o "$work/unlike" && "$work/unlike"
 }
 check "three units of different flags and modes in one program" unlike_units

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 
 #include "quern/core/dtype.hpp"
@@ -58,9 +59,10 @@ struct AnyMatrix {
       : AnyMatrix(m.data, dtype_of<std::remove_const_t<T>>, m.rows, m.cols, m.row_stride,
                   m.col_stride, m.batch, m.batch_stride) {}
   template <class V>
-    requires(std::is_const_v<Void> && std::is_same_v<V, void>)
-  constexpr AnyMatrix(const AnyMatrix<V>& m)
-      : AnyMatrix(m.data, m.type, m.rows, m.cols, m.row_stride, m.col_stride, m.batch, m.batch_stride) {}
+  requires(std::is_const_v<Void>&& std::is_same_v<V, void>) constexpr AnyMatrix(
+      const AnyMatrix<V>& m)
+      : AnyMatrix(m.data, m.type, m.rows, m.cols, m.row_stride, m.col_stride, m.batch,
+                  m.batch_stride) {}
 };
 
 using ConstMatrixView = AnyMatrix<const void>;
@@ -72,7 +74,8 @@ constexpr bool multiply_fits(Index a, Index b, Index* out) {
 }
 
 /// Bytes from the first element to one past the last; Error when negative, overflowing or, with
-/// elements to touch, null. `what` names the argument in the message, e.g. "gemm: a".
+/// elements to touch, null or not aligned for them. `what` names the argument in the message, e.g.
+/// "gemm: a".
 template <class Void>
 Error measure(const AnyMatrix<Void>& m, const char* what, Index* bytes) noexcept {
   using L = long long;
@@ -103,6 +106,11 @@ Error measure(const AnyMatrix<Void>& m, const char* what, Index* bytes) noexcept
   if (m.data == nullptr) {
     return Error::make(Code::bad_data, "%s is null but has %lld x %lld x %lld elements", what,
                        L(m.batch), L(m.rows), L(m.cols));
+  }
+  if (reinterpret_cast<std::uintptr_t>(m.data) % static_cast<std::uintptr_t>(size_of(m.type)) !=
+      0) {
+    return Error::make(Code::bad_data, "%s at %p is not aligned for %s", what,
+                       static_cast<const void*>(m.data), name(m.type));
   }
   return {};
 }

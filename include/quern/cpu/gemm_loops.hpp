@@ -107,7 +107,7 @@ class GemmTask {
   /// Row i of A, elements [k0, k0 + size), as floats: in place if possible, else copied to `to`.
   const float* float_row(Index i, Index k0, Index size, float* to) const {
     const ConstMatrixView& a = call_.args.a;
-    if (a.type == DType::f32 && (a.col_stride == 1 || size <= 1)) {
+    if (a.type == DType::f32 && a.col_stride == 1) {
       return reinterpret_cast<const float*>(element(a, batch_, row0_ + i, k0));
     }
     for (Index k = 0; k < size; ++k) to[k] = load_float(a, batch_, row0_ + i, k0 + k);
@@ -118,7 +118,7 @@ class GemmTask {
   const std::byte* byte_row(Index i, Index k0, Index size, std::byte* to) const {
     const ConstMatrixView& a = call_.args.a;
     const std::byte* from = element(a, batch_, row0_ + i, k0);
-    if (a.col_stride == 1 || size <= 1) return from;
+    if (a.col_stride == 1) return from;
     for (Index k = 0; k < size; ++k) to[k] = from[k * a.col_stride];
     return to;
   }

@@ -37,7 +37,7 @@ struct PackedHeader {
   std::uint8_t proven = 0;  ///< 8-bit: no two products that share a 16-bit sum can saturate it
   std::uint8_t reserved[2] = {};
   std::int64_t n = 0, k = 0, batch = 0;
-  std::uint64_t checksum = 0;  ///< of all bytes after the header
+  std::uint64_t checksum = 0;  ///< of everything, with 0 here
   std::uint64_t unused[2] = {};
 };
 static_assert(sizeof(PackedHeader) == 64);
@@ -89,7 +89,7 @@ class PackedWeights {
       }
     }
     h.proven = quern::is_int8(p.b) && proven;
-    h.checksum = checksum(payload, total_bytes(h) - Index{sizeof(PackedHeader)});
+    h.checksum = checksum(h, payload, total_bytes(h) - Index{sizeof(PackedHeader)});
     std::memcpy(buffer->data(), &h, sizeof(h));
     const std::byte* data = buffer->data();
     return PackedWeights(std::move(buffer), data, static_cast<std::size_t>(total_bytes(h)));
@@ -173,15 +173,20 @@ class PackedWeights {
     }
   }
 
-  /// FNV-1a over 8-byte words (the sizes are multiples of 64).
-  static std::uint64_t checksum(const std::byte* data, Index size) {
+  /// FNV-1a over 8-byte words, which all sizes are multiples of.
+  static std::uint64_t checksum(PackedHeader h, const std::byte* payload, Index size) {
     std::uint64_t hash = 0xcbf29ce484222325ull;
-    for (Index i = 0; i < size; i += 8) {
-      std::uint64_t word;
-      std::memcpy(&word, data + i, 8);
-      hash = (hash ^ word) * 0x100000001b3ull;
-      hash ^= hash >> 32;
-    }
+    const auto add = [&](const void* data, Index bytes) {
+      for (Index i = 0; i < bytes; i += 8) {
+        std::uint64_t word;
+        std::memcpy(&word, static_cast<const std::byte*>(data) + i, 8);
+        hash = (hash ^ word) * 0x100000001b3ull;
+        hash ^= hash >> 32;
+      }
+    };
+    h.checksum = 0;
+    add(&h, sizeof(h));
+    add(payload, size);
     return hash;
   }
 
@@ -216,10 +221,9 @@ class PackedWeights {
                          LL(size), LL(total_bytes(h)));
     }
     const Index payload = size - Index{sizeof(h)};
-    if (checksum(bytes.data() + sizeof(h), payload) != h.checksum) {
+    if (checksum(h, bytes.data() + sizeof(h), payload) != h.checksum) {
       return Error::make(Code::bad_packed,
-                         "packed weights: the checksum differs, %lld bytes are corrupt",
-                         LL(payload));
+                         "packed weights: the checksum differs, %lld bytes are corrupt", LL(size));
     }
     return {};
   }

@@ -28,7 +28,7 @@ enum class ZeroPoints : std::uint8_t { per_tensor, per_row };
 ///   s8/u8 x s8/u8          -> s32 (steps: s32 bias only), or s8, u8, f32, bf16, f16
 ///   f32/bf16/f16 x s8/u8   -> s8, u8, f32, bf16, f16. Each row of A is quantized to s8 on the way
 ///                             (RowQuantization); its scale is applied before the first step.
-///   f32/bf16/f16 x same    -> s8, u8, f32, bf16, f16, accumulated in f32
+///   f32/bf16/f16 x f32/bf16/f16 -> s8, u8, f32, bf16, f16, accumulated in f32
 /// With an output of s8 or u8 the last step is quantize(v, c_zero_point): put the factor
 /// scale_a * scale_b / scale_c into epilogue::scale().
 struct GemmProblem {
