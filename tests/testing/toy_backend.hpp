@@ -2,6 +2,7 @@
 // and with a Fault it shows what the conformance suite sees.
 #pragma once
 
+#include <atomic>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -74,7 +75,7 @@ class Gemm {
     if (needed > 0) std::memset(workspace.data(), 0, static_cast<std::size_t>(needed));
     const ConstMatrixView b(weights_.data.data(), problem_.b, problem_.k, problem_.n, problem_.n, 1,
                             problem_.batch);
-    Index last = -1;
+    std::atomic<Index> last{-1};
     parallel(2, [&](Index index, Index) {
       if (index == 0) reference_gemm(problem_, b, args);
       last = index;
