@@ -11,6 +11,11 @@
 namespace quern {
 inline namespace QUERN_ABI {
 
+/// a * b modulo 2^64: default strides must not be undefined for sizes that validate() will refuse.
+constexpr Index wrapping_multiply(Index a, Index b) {
+  return static_cast<Index>(static_cast<std::uint64_t>(a) * static_cast<std::uint64_t>(b));
+}
+
 /// A typed matrix, or a batch of them. Element (b, i, j) is at
 /// data[b * batch_stride + i * row_stride + j * col_stride]; strides count elements.
 template <class T>
@@ -21,7 +26,7 @@ struct Matrix {
   Index row_stride = cols;
   Index col_stride = 1;
   Index batch = 1;
-  Index batch_stride = rows * row_stride;
+  Index batch_stride = wrapping_multiply(rows, row_stride);
 
   /// The same elements with rows and columns exchanged; nothing moves.
   constexpr Matrix transposed() const {
@@ -39,12 +44,12 @@ struct AnyMatrix {
   Index row_stride = cols;
   Index col_stride = 1;
   Index batch = 1;
-  Index batch_stride = rows * row_stride;
+  Index batch_stride = wrapping_multiply(rows, row_stride);
 
   constexpr AnyMatrix() = default;
   constexpr AnyMatrix(Void* d, DType t, Index r, Index c) : AnyMatrix(d, t, r, c, c) {}
   constexpr AnyMatrix(Void* d, DType t, Index r, Index c, Index rs, Index cs = 1, Index b = 1)
-      : AnyMatrix(d, t, r, c, rs, cs, b, r * rs) {}
+      : AnyMatrix(d, t, r, c, rs, cs, b, wrapping_multiply(r, rs)) {}
   constexpr AnyMatrix(Void* d, DType t, Index r, Index c, Index rs, Index cs, Index b, Index bs)
       : data(d),
         type(t),
@@ -115,10 +120,11 @@ Error measure(const AnyMatrix<Void>& m, const char* what, Index* bytes) noexcept
   return {};
 }
 
-/// A pointer to element (b, i, j), untyped.
+/// A pointer to element (b, i, j), untyped; null for an empty matrix without data.
 template <class Void>
 auto element(const AnyMatrix<Void>& m, Index b, Index i, Index j) noexcept {
   using Byte = std::conditional_t<std::is_const_v<Void>, const std::byte, std::byte>;
+  if (m.data == nullptr) return static_cast<Byte*>(nullptr);
   return static_cast<Byte*>(m.data) +
          (b * m.batch_stride + i * m.row_stride + j * m.col_stride) * size_of(m.type);
 }

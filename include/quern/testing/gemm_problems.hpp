@@ -115,7 +115,9 @@ class GemmCase {
     const D int8 = random_.pick({D::s8, D::u8}), real = random_.pick({D::f32, D::bf16, D::f16});
     const Index family = random_.between(0, 5);  // half integer, the rest dynamic or float
     problem_.a = family < 3 ? int8 : real;
-    problem_.b = family < 5 ? random_.pick({D::s8, D::s8, D::u8}) : real;
+    problem_.b = family < 5          ? random_.pick({D::s8, D::s8, D::u8})
+                 : random_.one_in(3) ? random_.pick({D::f32, D::bf16, D::f16})
+                                     : real;
     problem_.c = family < 3 && random_.one_in(3)
                      ? D::s32
                      : random_.pick({D::s8, D::u8, D::s8, D::u8, D::f32, D::bf16, D::f16});
