@@ -149,44 +149,58 @@ HWY_INLINE void store_as(DType type, std::int32_t zero_point, VF v, std::byte* t
   }
 }
 
+/// Rows of one vector of columns, c to c + lanes of the panel. Columns go outside, so that their
+/// constants stay in registers while the rows pass.
+template <class F>
+HWY_INLINE void for_each_row(const Output& o, const void* acc, Index rows, Index columns, Index c,
+                             const F& f) {
+  const Index lanes = static_cast<Index>(hn::Lanes(D32())), size = size_of(o.type);
+  const Index count = columns - c < lanes ? columns - c : lanes, stride = o.c.row_stride * size;
+  const auto* words = static_cast<const std::int32_t*>(acc) + c;
+  std::byte* out = element(o.c, o.inputs.batch, o.row, o.column + c);
+  if (count == lanes) {
+    for (Index i = 0; i < rows; ++i, words += 16, out += stride) f(i, words, count, out);
+  } else {
+    alignas(64) std::byte partial[64];
+    for (Index i = 0; i < rows; ++i, words += 16, out += stride) {
+      f(i, words, count, partial);
+      std::memcpy(out, partial, static_cast<std::size_t>(count * size));
+    }
+  }
+}
+
 inline void finish(const Output& o, const void* acc, Index rows, Index columns) noexcept {
   const D32 d32;
   const DF df;
-  const Index lanes = static_cast<Index>(hn::Lanes(d32)), size = size_of(o.type);
-  for (Index i = 0; i < rows; ++i) {
-    std::byte* out = element(o.c, o.inputs.batch, o.row + i, o.column);
-    for (Index c = 0; c < columns; c += lanes) {
-      const Index count = columns - c < lanes ? columns - c : lanes;
-      alignas(64) std::byte partial[64];
-      std::byte* to = count == lanes ? out + c * size : partial;
-      VF v;
-      if (o.integer) {
-        V32 a = hn::LoadU(d32, static_cast<const std::int32_t*>(acc) + i * 16 + c);
-        a = hn::Add(a, hn::LoadU(d32, o.base + c));
-        if (o.row_factor != nullptr) {
-          a = hn::Add(a, hn::Mul(hn::Set(d32, o.row_factor[i]), hn::LoadU(d32, o.column_sum + c)));
-        }
-        if (o.row_sum != nullptr) {
-          a = hn::Add(a, hn::Mul(hn::Set(d32, o.row_sum[i]), hn::LoadU(d32, o.column_factor + c)));
-        }
-        if (o.type == DType::s32) {
-          hn::StoreU(a, d32, reinterpret_cast<std::int32_t*>(to));
-          if (count < lanes)
-            std::memcpy(out + c * size, partial, static_cast<std::size_t>(count * size));
-          continue;
-        }
-        v = hn::ConvertTo(df, a);
-        if (o.dynamic_scale != nullptr) v = unfused(hn::Mul(v, hn::Set(df, o.dynamic_scale[i])));
-      } else {
-        v = hn::LoadU(df, static_cast<const float*>(acc) + i * 16 + c);
-      }
-      for (Index s = 0; s < o.step_count; ++s) {
-        v = apply(o.steps[s], v, o.row + i, o.column + c, count, o.inputs);
-      }
-      store_as(o.type, o.zero_point, v, to);
-      if (count < lanes)
-        std::memcpy(out + c * size, partial, static_cast<std::size_t>(count * size));
+  for (Index c = 0; c < columns; c += static_cast<Index>(hn::Lanes(d32))) {
+    const V32 zero = hn::Zero(d32), base = o.integer ? hn::LoadU(d32, o.base + c) : zero;
+    const V32 column_sum = o.row_factor != nullptr ? hn::LoadU(d32, o.column_sum + c) : zero;
+    const V32 column_factor = o.row_sum != nullptr ? hn::LoadU(d32, o.column_factor + c) : zero;
+    const auto sum = [&](Index i, const std::int32_t* words) QUERN_LAMBDA {
+      V32 a = hn::Add(hn::LoadU(d32, words), base);
+      if (o.row_factor != nullptr)
+        a = hn::Add(a, hn::Mul(hn::Set(d32, o.row_factor[i]), column_sum));
+      if (o.row_sum != nullptr) a = hn::Add(a, hn::Mul(hn::Set(d32, o.row_sum[i]), column_factor));
+      return a;
+    };
+    if (o.type == DType::s32) {
+      for_each_row(o, acc, rows, columns, c,
+                   [&](Index i, const std::int32_t* words, Index, std::byte* to) QUERN_LAMBDA {
+                     hn::StoreU(sum(i, words), d32, reinterpret_cast<std::int32_t*>(to));
+                   });
+      continue;
     }
+    for_each_row(o, acc, rows, columns, c,
+                 [&](Index i, const std::int32_t* words, Index count, std::byte* to) QUERN_LAMBDA {
+                   VF v = hn::BitCast(df, hn::LoadU(d32, words));
+                   if (o.integer) v = hn::ConvertTo(df, sum(i, words));
+                   if (o.dynamic_scale != nullptr)
+                     v = unfused(hn::Mul(v, hn::Set(df, o.dynamic_scale[i])));
+                   for (Index s = 0; s < o.step_count; ++s) {
+                     v = apply(o.steps[s], v, o.row + i, o.column + c, count, o.inputs);
+                   }
+                   store_as(o.type, o.zero_point, v, to);
+                 });
   }
 }
 

@@ -16,6 +16,9 @@ struct Blocking {
   static constexpr Index kRowsBudget =
       144;  ///< most rows in mc: with 512 shorts each, 144 KiB of L2
 
+  /// Up to here widening a panel beforehand costs more than doing it in the loop, for each tile.
+  static constexpr Index kFewRows = 16;
+
   Index mc = 0;    ///< rows of A packed at a time, for L2
   Index kc = 0;    ///< of k at a time: a slice of a panel stays in L1 while the rows pass by
   Index nc = 0;    ///< panels of a task
@@ -55,10 +58,10 @@ inline Blocking choose_blocking(const Idiom& idiom, Index m, Index panels, Index
   while (tile->rows > 1 && tile->rows > m) ++tile;
   b.tile_rows = tile->rows;
   b.step = tile->panels;
-  // Few rows: B streams by once, in pieces as long as the packed rows of A leave room in L1.
-  const bool streaming = m <= 8 && !idiom.widen_b;
-  const Index kc_limit = streaming ? kPanelBudget / (a_bytes * (m < 1 ? 1 : m))
-                                   : kPanelBudget / (kPanel * b_bytes * b.step);
+  // Few rows: B streams by about once, so slices are as long as a tile's rows of A have room in L1.
+  const Index kc_limit = m <= Blocking::kFewRows && !idiom.widen_b
+                             ? 2 * kPanelBudget / (a_bytes * b.tile_rows)
+                             : kPanelBudget / (kPanel * b_bytes * b.step);
   b.kc = balanced(k, kc_limit < 64 ? 64 : round_up(kc_limit, 64), 16);
   b.mc = balanced(m, Blocking::kRowsBudget, b.tile_rows);
   b.row_bytes = b.kc * a_bytes;

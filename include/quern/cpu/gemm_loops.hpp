@@ -38,7 +38,7 @@ struct GemmPlan {
   const std::int32_t* column_factor = nullptr;  // -zb'; null if all are 0
 
   bool dynamic() const { return is_float(problem.a) && is_int8(problem.b); }
-  const Idiom& idiom_for(Index m) const { return m <= 8 ? *idiom_stream : *idiom; }
+  const Idiom& idiom_for(Index m) const { return m <= Blocking::kFewRows ? *idiom_stream : *idiom; }
 };
 
 /// One call of a plan.

@@ -136,9 +136,17 @@ struct MacProven : MacWords {
         _mm512_madd_epi16(_mm512_maddubs_epi16(a.raw, b.raw), _mm512_set1_epi16(1));
     sum = V32{_mm512_add_epi32(sum.raw, products)};
 #elif HWY_TARGET <= HWY_AVX2
-    const auto products =
-        _mm256_madd_epi16(_mm256_maddubs_epi16(a.raw, b.raw), _mm256_set1_epi16(1));
-    sum = V32{_mm256_add_epi32(sum.raw, products)};
+    // The ones stay in memory: beside 12 sums, 2 vectors of B, one of A and a product there is no
+    // 17th register for them (g++: 108 against 115 GMAC/s).
+    alignas(32) static constexpr std::int16_t kOnes[16] = {1, 1, 1, 1, 1, 1, 1, 1,
+                                                           1, 1, 1, 1, 1, 1, 1, 1};
+    __m256i total = sum.raw, product;
+    asm("vpmaddubsw {%3, %2, %1|%1, %2, %3}\n\t"
+        "vpmaddwd {%4, %1, %1|%1, %1, %4}\n\t"
+        "vpaddd {%1, %0, %0|%0, %0, %1}"
+        : "+x"(total), "=&x"(product)
+        : "x"(a.raw), "x"(b.raw), "m"(*reinterpret_cast<const __m256i*>(kOnes)));
+    sum = V32{total};
 #else
     const auto products = _mm_madd_epi16(_mm_maddubs_epi16(a.raw, b.raw), _mm_set1_epi16(1));
     sum = V32{_mm_add_epi32(sum.raw, products)};

@@ -206,8 +206,11 @@ inline Error validate(const GemmProblem& p) {
   }
   Index weights = 0;
   // A factor of 64 leaves room for padding and for any element type.
-  if (!multiply_fits(p.n + 64, p.k + 64, &weights) || !multiply_fits(weights, p.batch, &weights) ||
-      !multiply_fits(weights, 64, &weights)) {
+  const bool fits = p.n < INT64_MAX / 128 && p.k < INT64_MAX / 128 &&
+                    multiply_fits(p.n + 64, p.k + 64, &weights) &&
+                    multiply_fits(weights, p.batch, &weights) &&
+                    multiply_fits(weights, 64, &weights);
+  if (!fits) {
     return Error::make(Code::bad_shape,
                        "gemm: %lld weight matrices of %lld x %lld overflow 63 bits", LL(p.batch),
                        LL(p.k), LL(p.n));
