@@ -178,6 +178,7 @@ inline void finish(const Output& o, const void* acc, Index rows, Index columns) 
     const V32 column_factor = o.row_sum != nullptr ? hn::LoadU(d32, o.column_factor + c) : zero;
     const auto sum = [&](Index i, const std::int32_t* words) QUERN_LAMBDA {
       V32 a = hn::Add(hn::LoadU(d32, words), base);
+      if (o.row_base != nullptr) a = hn::Add(a, hn::Set(d32, o.row_base[i]));
       if (o.row_factor != nullptr)
         a = hn::Add(a, hn::Mul(hn::Set(d32, o.row_factor[i]), column_sum));
       if (o.row_sum != nullptr) a = hn::Add(a, hn::Mul(hn::Set(d32, o.row_sum[i]), column_factor));

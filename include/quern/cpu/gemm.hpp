@@ -89,7 +89,7 @@ class Gemm {
     // Arrays to keep: at most steps + base + adjusted + column factor, in whole panels.
     const Index width = weights.panels() * kPanel;
     AlignedBuffer memory(
-        static_cast<std::size_t>((Epilogue::kMaxSteps + 1 + 2 * p.batch) * width * 4));
+        static_cast<std::size_t>((Epilogue::kMaxSteps + 1 + 3 * p.batch) * width * 4));
     if (memory.size() == 0 && width != 0) {
       return Error::make(Code::no_memory, "gemm: no memory for the constants of %lld columns",
                          LL(p.n));
@@ -124,6 +124,17 @@ class Gemm {
     if (plan.idiom->form == RowForm::s8_quads && !is_signed) plan.a_shift = -128;
   }
 
+  /// Sum of b[0] b[1] + b[2] b[3] + ... of packed column j, modulo 2^32.
+  static std::uint32_t neighbour_products(const PackedWeights& w, Index batch, Index j) {
+    const auto* column =
+        reinterpret_cast<const std::int8_t*>(w.panel(batch, j / kPanel)) + j % kPanel * kQuad;
+    std::uint32_t sum = 0;
+    for (Index q = 0; q < divide_up(w.header().k, kQuad); ++q, column += kPanel * kQuad) {
+      sum += static_cast<std::uint32_t>(column[0] * column[1] + column[2] * column[3]);
+    }
+    return sum;
+  }
+
   /// Copies the epilogue's arrays and folds zero points and bias into per-column constants, all
   /// modulo 2^32.
   static void fold_constants(GemmPlan& plan, const GemmProblem& p, Index width,
@@ -148,6 +159,7 @@ class Gemm {
     const bool per_row = p.a_zero_points == ZeroPoints::per_row;
     const auto za = static_cast<std::uint32_t>(per_row ? 0 : p.a_zero_point + plan.a_shift);
     std::int32_t *base = take(p.batch), *adjusted = take(p.batch), *factor = take(1);
+    std::int32_t* base_products = plan.idiom->row_products ? take(p.batch) : nullptr;
     const std::size_t zeros = p.b_zero_points.size();
     bool any = false;
     for (Index j = 0; j < p.n; ++j) {
@@ -163,9 +175,13 @@ class Gemm {
             static_cast<std::uint32_t>(bias == nullptr ? 0 : bias[j]) - za * adjust;
         adjusted[b * width + j] = static_cast<std::int32_t>(adjust);
         base[b * width + j] = static_cast<std::int32_t>(offset);
+        if (base_products == nullptr) continue;
+        const std::uint32_t products = neighbour_products(plan.weights, b, j);
+        base_products[b * width + j] = static_cast<std::int32_t>(offset - products);
       }
     }
     plan.base = base;
+    plan.base_products = base_products;
     plan.adjusted = adjusted;
     plan.column_factor = any ? factor : nullptr;
   }

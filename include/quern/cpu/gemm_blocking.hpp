@@ -36,7 +36,7 @@ struct Blocking {
   Index sum_panels() const { return k_blocks > 1 ? nc : step; }
   Index sums_bytes() const { return Carver::bytes<std::int32_t>(sum_panels() * mc * kPanel); }
   Index stage_bytes() const { return Carver::bytes<float>(tile_rows * kc); }
-  Index rows_bytes() const { return 4 * Carver::bytes<std::int32_t>(mc); }
+  Index rows_bytes() const { return 5 * Carver::bytes<std::int32_t>(mc); }
   Index worker_bytes(const Idiom& idiom) const {
     return packed_bytes() + wide_bytes(idiom) + sums_bytes() + stage_bytes() + rows_bytes();
   }

@@ -34,7 +34,9 @@ struct GemmPlan {
   //   sum (a - za)(b - zb) = sum a' b' - za' (sum b' - k zb') - zb' sum a'
   std::int32_t a_shift = 0;
   const std::int32_t* base = nullptr;  // (batch, ..): bias - za' * adjusted, if za is per tensor
-  const std::int32_t* adjusted = nullptr;       // (batch, ..): sum b' - k zb'
+  const std::int32_t* base_products =
+      nullptr;                             // base less the products of neighbours in columns of B
+  const std::int32_t* adjusted = nullptr;  // (batch, ..): sum b' - k zb'
   const std::int32_t* column_factor = nullptr;  // -zb'; null if all are 0
 
   bool dynamic() const { return is_float(problem.a) && is_int8(problem.b); }
@@ -70,6 +72,7 @@ class GemmTask {
     row_factor_ = carver.take<std::int32_t>(b_.mc);
     scale_ = carver.take<float>(b_.mc);
     inverse_ = carver.take<float>(b_.mc);
+    row_base_ = carver.take<std::int32_t>(b_.mc);
   }
 
   void run() {
@@ -146,6 +149,7 @@ class GemmTask {
             -(call_.args.a_zero_points[static_cast<std::size_t>(at + i)] + plan_.a_shift);
       }
       row_sum_[i] = static_cast<std::int32_t>(plan_.a_shift * k_);
+      row_base_[i] = 0;
     }
   }
 
@@ -165,6 +169,9 @@ class GemmTask {
         source.row_bytes = staged ? b_.kc * (plan_.dynamic() ? 4 : 1) : call_.args.a.row_stride;
         for (Index i = tile.rows - 1; i >= 0; --i) {
           source.data = int8_row(r + i, k0, size, stage + i * source.row_bytes * (staged ? 1 : 0));
+          if (call_.idiom.row_products) {
+            row_base_[r + i] -= plan_.kernels->neighbour_products(source.data, size, is_signed());
+          }
           if (plan_.column_factor != nullptr) {
             row_sum_[r + i] += plan_.kernels->row_sum(source.data, size, is_signed());
           }
@@ -247,7 +254,8 @@ class GemmTask {
     o.zero_point = p.c_zero_point;
     o.integer = !is_float_sum();
     if (o.integer) {
-      o.base = plan_.base + in_batch;
+      o.base = (call_.idiom.row_products ? plan_.base_products : plan_.base) + in_batch;
+      if (call_.idiom.row_products) o.row_base = row_base_;
       if (p.a_zero_points == ZeroPoints::per_row) {
         o.row_factor = row_factor_;
         o.column_sum = plan_.adjusted + in_batch;
@@ -282,6 +290,7 @@ class GemmTask {
   std::int32_t* row_factor_;
   float* scale_;
   float* inverse_;
+  std::int32_t* row_base_;
 };
 
 }  // namespace cpu

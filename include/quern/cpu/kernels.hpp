@@ -49,8 +49,9 @@ struct Tile {
 struct Idiom {
   const char* name = nullptr;  ///< null: this target does not have the idiom
   RowForm form = RowForm::f32;
-  bool widen_b = false;  ///< tiles read panels that Kernels::widen has expanded to 16 bits
-  Tile tiles[5] = {};    ///< descending in rows, down to 1; ends at the first with rows == 0
+  bool row_products = false;  ///< sums hold the products of neighbours in A and in B as well
+  bool widen_b = false;       ///< tiles read panels that Kernels::widen has expanded to 16 bits
+  Tile tiles[5] = {};         ///< descending in rows, down to 1; ends at the first with rows == 0
 };
 
 /// Rows of a tile before packing.
@@ -68,6 +69,7 @@ struct Output {
   std::int32_t zero_point = 0;
   bool integer = true;                       ///< accumulators are s32, not f32
   const std::int32_t* base = nullptr;        ///< (16) added to each row, if integer
+  const std::int32_t* row_base = nullptr;    ///< (rows) or null: added to each column
   const std::int32_t* row_factor = nullptr;  ///< (rows) or null: adds row_factor[i] * column_sum[j]
   const std::int32_t* column_sum = nullptr;  ///< (16)
   const std::int32_t* row_sum = nullptr;     ///< (rows) or null: adds row_sum[i] * column_factor[j]
@@ -94,6 +96,8 @@ struct Kernels {
   /// Packs rows of 8-bit elements as words, each XORed with `flip` (0x80808080 swaps signedness).
   void (*pack_words)(const RowSource& rows, Index bytes, std::uint32_t flip,
                      std::byte* out) noexcept;
+  /// The sum of x[0] x[1] + x[2] x[3] + ... over k 8-bit elements, modulo 2^32.
+  std::int32_t (*neighbour_products)(const std::byte* row, Index k, bool is_signed) noexcept;
   /// The sum of k 8-bit elements.
   std::int32_t (*row_sum)(const std::byte* row, Index k, bool is_signed) noexcept;
   /// The largest magnitude of n floats; NaN is ignored.

@@ -196,6 +196,34 @@ inline void widen(const std::byte*, Index, std::byte*) noexcept {}  // the scala
 
 #endif
 
+inline std::int32_t neighbour_products(const std::byte* row, Index k, bool is_signed) noexcept {
+  std::uint32_t sum = 0;
+  Index i = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const D32 d;
+  const D16 d16;
+  const Index bytes = static_cast<Index>(hn::Lanes(d)) * 4;
+  auto s0 = hn::Zero(d), s1 = hn::Zero(d);
+  for (; i + bytes <= k; i += bytes) {
+    const auto x = hn::BitCast(d16, hn::LoadU(d, reinterpret_cast<const std::int32_t*>(row + i)));
+    if (is_signed) {
+      s0 = hn::ReorderWidenMulAccumulate(d, even_bytes<true>(d16, x), odd_bytes<true>(d16, x), s0,
+                                         s1);
+    } else {
+      s0 = hn::ReorderWidenMulAccumulate(d, even_bytes<false>(d16, x), odd_bytes<false>(d16, x), s0,
+                                         s1);
+    }
+  }
+  sum = static_cast<std::uint32_t>(hn::GetLane(hn::SumOfLanes(d, hn::Add(s0, s1))));
+#endif
+  const auto at = [&](Index j) {
+    return is_signed ? int{static_cast<std::int8_t>(row[j])}
+                     : int{static_cast<std::uint8_t>(row[j])};
+  };
+  for (; i + 2 <= k; i += 2) sum += static_cast<std::uint32_t>(at(i) * at(i + 1));
+  return static_cast<std::int32_t>(sum);
+}
+
 inline std::int32_t row_sum(const std::byte* row, Index k, bool is_signed) noexcept {
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(row);
   const std::uint8_t flip = is_signed ? 0x80 : 0;

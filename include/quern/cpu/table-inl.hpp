@@ -61,9 +61,17 @@ inline Kernels make_kernels(bool dot) {
   k.pairs.name = k.pairs_stream.name = "scalar";
   k.pairs.tiles[0] = k.pairs_stream.tiles[0] = {1, 1, {&tile_pairs_scalar, &tile_pairs_scalar}};
 #else
-  k.pairs.name = "s16_pairs";
   k.pairs.widen_b = true;
+#if QUERN_HAVE_SUMS
+  k.pairs.name = "s16_sums";
+  k.pairs.row_products = true;
+  k.pairs.tiles[0] = make_tile<MacSums, 4, 1>();
+  k.pairs.tiles[1] = make_tile<MacSums, 2, 1>();
+  k.pairs.tiles[2] = make_tile<MacSums, 1, 1>();
+#else
+  k.pairs.name = "s16_pairs";
   set_tiles<MacPairs>(k.pairs);
+#endif
   k.pairs_stream.name = "s16_pairs_stream";
   set_tiles<MacPairsStream>(k.pairs_stream);
 #endif
@@ -83,6 +91,7 @@ inline Kernels make_kernels(bool dot) {
   k.widen = &widen;
   k.pack_pairs = &pack_pairs;
   k.pack_words = &pack_words;
+  k.neighbour_products = &neighbour_products;
   k.row_sum = &row_sum;
   k.largest = &largest;
   k.quantize_row = &quantize_row;
