@@ -7,4 +7,4 @@ source cmake/packages.sh
 need clang-tidy-14 libhwy-dev libstdc++-12-dev
 
 clang-tidy-14 --quiet --warnings-as-errors='*' tests/consumption/main.cpp -- \
-  -std=c++20 -Iinclude -march=haswell -DQUERN_STATIC_DISPATCH
+  -std=c++20 -Iinclude -march=haswell -maes -DQUERN_STATIC_DISPATCH

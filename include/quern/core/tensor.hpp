@@ -112,8 +112,8 @@ Error measure(const AnyMatrix<Void>& m, const char* what, Index* bytes) noexcept
     return Error::make(Code::bad_data, "%s is null but has %lld x %lld x %lld elements", what,
                        L(m.batch), L(m.rows), L(m.cols));
   }
-  if (reinterpret_cast<std::uintptr_t>(m.data) % static_cast<std::uintptr_t>(size_of(m.type)) !=
-      0) {
+  const auto low_bits = static_cast<std::uintptr_t>(size_of(m.type)) - 1;  // sizes are powers of 2
+  if ((reinterpret_cast<std::uintptr_t>(m.data) & low_bits) != 0) {
     return Error::make(Code::bad_data, "%s at %p is not aligned for %s", what,
                        static_cast<const void*>(m.data), name(m.type));
   }

@@ -164,7 +164,8 @@ HWY_INLINE void for_each_row(const Output& o, const void* acc, Index rows, Index
     alignas(64) std::byte partial[64];
     for (Index i = 0; i < rows; ++i, words += 16, out += stride) {
       f(i, words, count, partial);
-      std::memcpy(out, partial, static_cast<std::size_t>(count * size));
+      const auto bytes = static_cast<std::size_t>(count * size);
+      std::memcpy(out, partial, bytes < sizeof(partial) ? bytes : sizeof(partial));
     }
   }
 }
