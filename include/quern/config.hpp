@@ -4,8 +4,8 @@
 //   QUERN_STATIC_DISPATCH     header-only, the instruction set your compiler flags allow; no
 //   library QUERN_COMPILED            declarations only; link quern::compiled. Quick to compile.
 //
-// HWY_DISABLED_TARGETS, Highway's mask of targets not to compile, is respected. It must be the same in
-// every translation unit of a program; CMake's QUERN_DISABLED_TARGETS sees to that.
+// HWY_DISABLED_TARGETS, Highway's mask of targets not to compile, is respected. It must be the same
+// in every translation unit of a program; CMake's QUERN_DISABLED_TARGETS sees to that.
 #pragma once
 
 #include "quern/version.hpp"
