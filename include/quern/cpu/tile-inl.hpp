@@ -60,10 +60,10 @@ struct MacPairs {
                        hn::LoadU(D32(), reinterpret_cast<const std::int32_t*>(b) + 16 * s + c));
   }
   static HWY_INLINE void multiply(V16 a, V16 b, V32& sum, V32& sum1) {
-#if HWY_COMPILER_GCC_ACTUAL && HWY_ARCH_X86 && HWY_TARGET == HWY_AVX2
+#if HWY_ARCH_X86 && HWY_TARGET == HWY_AVX2
     // From intrinsics g++ reassociates the sums of both steps into trees, whose partial results
-    // spill the tile (76 against 87 GMAC/s). Two instructions that stay together leave it no
-    // choice.
+    // spill the tile, and clang spills it when B is widened in the loop (76 against 87 GMAC/s). Two
+    // instructions that stay together leave it no choice.
     __m256i total = sum.raw, product;
     asm("vpmaddwd {%3, %2, %1|%1, %2, %3}\n\tvpaddd {%1, %0, %0|%0, %0, %1}"
         : "+x"(total), "=&x"(product)
@@ -284,16 +284,6 @@ void tile(const std::byte* a0, const std::byte* b0, Index b_panel, Index groups,
 
 #else
 
-/// Calls f(0), ..., f(N - 1) with constants: array elements then become registers in any compiler,
-/// which loops with unrolling pragmas do not achieve in g++.
-template <int N, class F>
-HWY_INLINE void unroll(const F& f) {
-  [&]<int... I>(std::integer_sequence<int, I...>) QUERN_LAMBDA {
-    (f(std::integral_constant<int, I>()), ...);
-  }
-  (std::make_integer_sequence<int, N>());
-}
-
 /// R x (16 P) sums in registers; per step one load for each vector of B and one broadcast for each
 /// row of A.
 template <class Mac, int R, int P>
@@ -310,34 +300,34 @@ void tile(const std::byte* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b, Inde
   };
 
   typename Mac::Sum sum[R][kColumns], sum1[Mac::kTwoSums ? R : 1][Mac::kTwoSums ? kColumns : 1];
-  unroll<R>([&](auto r) QUERN_LAMBDA {
-    unroll<kColumns>([&](auto v) QUERN_LAMBDA {
+  QUERN_UNROLL for (int r = 0; r < R; ++r) {
+    QUERN_UNROLL for (int v = 0; v < kColumns; ++v) {
       sum[r][v] = add && !Mac::kTwoSums ? hn::LoadU(d, at(r, v)) : hn::Zero(d);
       sum1[Mac::kTwoSums ? r : 0][Mac::kTwoSums ? v : 0] = hn::Zero(d);
-    });
-  });
-  for (Index g = 0; g < groups; ++g, a += R * Mac::kRowBytes, b += Mac::kGroupBytes) {
-    unroll<Mac::kSteps>([&](auto s) QUERN_LAMBDA {
-      decltype(Mac::load(b, 0, 0)) bv[kColumns];
-      unroll<kColumns>([&](auto v) QUERN_LAMBDA {
-        bv[v] = Mac::load(b + (v / kVectors) * b_panel, s, (v % kVectors) * kLanes);
-      });
-      unroll<R>([&](auto r) QUERN_LAMBDA {
-        const auto av = Mac::broadcast(a + r * Mac::kRowBytes + s * 4);
-        unroll<kColumns>([&](auto v) QUERN_LAMBDA {
-          Mac::multiply(av, bv[v], sum[r][v], sum1[Mac::kTwoSums ? r : 0][Mac::kTwoSums ? v : 0]);
-        });
-      });
-    });
+    }
   }
-  unroll<R>([&](auto r) QUERN_LAMBDA {
-    unroll<kColumns>([&](auto v) QUERN_LAMBDA {
+  for (Index g = 0; g < groups; ++g, a += R * Mac::kRowBytes, b += Mac::kGroupBytes) {
+    QUERN_UNROLL for (int s = 0; s < Mac::kSteps; ++s) {
+      decltype(Mac::load(b, 0, 0)) bv[kColumns];
+      QUERN_UNROLL for (int v = 0; v < kColumns; ++v) {
+        bv[v] = Mac::load(b + (v / kVectors) * b_panel, s, (v % kVectors) * kLanes);
+      }
+      QUERN_UNROLL for (int r = 0; r < R; ++r) {
+        const auto av = Mac::broadcast(a + r * Mac::kRowBytes + s * 4);
+        QUERN_UNROLL for (int v = 0; v < kColumns; ++v) {
+          Mac::multiply(av, bv[v], sum[r][v], sum1[Mac::kTwoSums ? r : 0][Mac::kTwoSums ? v : 0]);
+        }
+      }
+    }
+  }
+  QUERN_UNROLL for (int r = 0; r < R; ++r) {
+    QUERN_UNROLL for (int v = 0; v < kColumns; ++v) {
       auto total = Mac::total(sum[r][v], sum1[Mac::kTwoSums ? r : 0][Mac::kTwoSums ? v : 0]);
       // Lanes of two sums belong to other columns until they are brought together.
       if (add && Mac::kTwoSums) total = hn::Add(total, hn::LoadU(d, at(r, v)));
       hn::StoreU(total, d, at(r, v));
-    });
-  });
+    }
+  }
 }
 
 #endif

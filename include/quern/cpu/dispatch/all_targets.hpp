@@ -13,6 +13,13 @@
 #include "quern/config.hpp"
 #include "hwy/highway.h"
 
+// Before a loop with a constant count: its arrays become registers.
+#if defined(__clang__)
+#define QUERN_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define QUERN_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 // Lambdas lose the target attribute of the function around them, and inlining with it.
 #define QUERN_LAMBDA HWY_ATTR __attribute__((always_inline))
 
