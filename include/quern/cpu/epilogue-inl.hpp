@@ -155,7 +155,8 @@ template <class F>
 HWY_INLINE void for_each_row(const Output& o, const void* acc, Index rows, Index columns, Index c,
                              const F& f) {
   const Index lanes = static_cast<Index>(hn::Lanes(D32())), size = size_of(o.type);
-  const Index count = columns - c < lanes ? columns - c : lanes, stride = o.c.row_stride * size;
+  const Index count = columns - c < lanes ? columns - c : lanes,
+              stride = rows > 1 ? o.c.row_stride * size : 0;
   const auto* words = static_cast<const std::int32_t*>(acc) + c;
   std::byte* out = element(o.c, o.inputs.batch, o.row, o.column + c);
   if (count == lanes) {

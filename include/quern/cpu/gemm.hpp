@@ -146,7 +146,7 @@ class Gemm {
       return piece;
     };
     for (Step& s : plan.problem.epilogue.steps) {
-      if (s.count == 0) continue;
+      if (!s.has_values() || s.count == 0) continue;
       std::int32_t* copy = take(1);
       std::memcpy(copy, s.data, static_cast<std::size_t>(s.count) * 4);
       s.data = copy;

@@ -155,18 +155,21 @@ class GemmTask {
 
   /// Packs [k0, k0 + size) of all rows, tile by tile.
   void pack_rows(Index k0, Index size) {
+    if (size == 0) return;  // A may be null
     const bool staged = !is_direct();
+    // The stride of a single row may be anything.
+    const Index stride = call_.args.a.rows > 1 ? call_.args.a.row_stride : 0;
     for_each_tile([&](const Tile& tile, Index r) {
       RowSource source{nullptr, 0, tile.rows};
       if (is_float_sum()) {
-        source.row_bytes = staged ? b_.kc * 4 : call_.args.a.row_stride * 4;
+        source.row_bytes = staged ? b_.kc * 4 : stride * 4;
         for (Index i = tile.rows - 1; i >= 0; --i) {
           source.data =
               reinterpret_cast<const std::byte*>(float_row(r + i, k0, size, stage_ + i * b_.kc));
         }
       } else {
         auto* stage = reinterpret_cast<std::byte*>(stage_);
-        source.row_bytes = staged ? b_.kc * (plan_.dynamic() ? 4 : 1) : call_.args.a.row_stride;
+        source.row_bytes = staged ? b_.kc * (plan_.dynamic() ? 4 : 1) : stride;
         for (Index i = tile.rows - 1; i >= 0; --i) {
           source.data = int8_row(r + i, k0, size, stage + i * source.row_bytes * (staged ? 1 : 0));
           if (call_.idiom.row_products) {

@@ -42,6 +42,11 @@ struct Step {
   std::int32_t zero_point = 0;
   Custom function = nullptr;
   const void* context = nullptr;
+
+  /// Whether `data` and `count` belong to this kind.
+  constexpr bool has_values() const {
+    return kind == Kind::bias_s32 || kind == Kind::scale || kind == Kind::bias;
+  }
 };
 
 constexpr const char* name(Step::Kind kind) {

@@ -112,7 +112,7 @@ inline Error check_steps(const GemmProblem& p) {
       return Error::make(Code::unsupported, "gemm: step %lld (%s) cannot be applied to s32 output",
                          LL(i), step);
     }
-    if (s.kind == K::bias_s32 || s.kind == K::scale || s.kind == K::bias) {
+    if (s.has_values()) {
       const bool one = s.kind == K::scale && s.count == 1;
       if (s.count != p.n && !one) {
         return Error::make(Code::bad_shape, "gemm: step %lld (%s) has %lld values but n is %lld",
@@ -182,8 +182,8 @@ inline bool overlap(const ConstMatrixView& x, Index x_bytes, const ConstMatrixVi
   const auto x0 = reinterpret_cast<std::uintptr_t>(x.data),
              y0 = reinterpret_cast<std::uintptr_t>(y.data);
   if (x0 + std::uintptr_t(x_bytes) <= y0 || y0 + std::uintptr_t(y_bytes) <= x0) return false;
-  const Index stride = x.row_stride * size_of(x.type);
-  if (stride != y.row_stride * size_of(y.type) || stride == 0) return true;
+  const Index stride = wrapping_multiply(x.row_stride, size_of(x.type));
+  if (stride != wrapping_multiply(y.row_stride, size_of(y.type)) || stride <= 0) return true;
   if (x.col_stride != 1 || y.col_stride != 1 || x.batch != 1 || y.batch != 1) return true;
   const Index ahead =
       x0 >= y0 ? Index(x0 - y0) % stride : (stride - Index(y0 - x0) % stride) % stride;
