@@ -80,6 +80,7 @@ TEST_CASE("measure: errors name the argument and the numbers") {
     for (const ConstMatrixView& m : {ConstMatrixView(bytes, DType::s8, kMax, 2, kMax, 1, 1, 0),
                                      ConstMatrixView(bytes, DType::s8, 2, kMax, kMax, 1, 1, 0),
                                      ConstMatrixView(bytes, DType::f32, 1, kMax / 2, 1, 1, 1, 0),
+                                     ConstMatrixView(bytes, DType::f32, 1, 2, kMax, 1, 1, 0),
                                      ConstMatrixView(bytes, DType::s8, 2, 2, 1, 1, kMax, 2)}) {
       const Error e = measure(m);
       CHECK(e.code() == Code::bad_shape);

@@ -65,6 +65,14 @@ TEST_CASE("calls: matrices of c's batch must not overlap, but rows may interleav
   CHECK(validate(p, args).code() == Code::bad_shape);
 }
 
+TEST_CASE("calls: more rows than can be counted, of matrices without elements") {
+  const Index huge = Index{1} << 62;
+  const GemmProblem p{.n = 0, .k = 0, .a = DType::s8};
+  const GemmArgs args{.a = ConstMatrixView(nullptr, DType::s8, huge, 0, 0, 1, 4),
+                      .c = MatrixView(nullptr, DType::s32, huge, 0, 0, 1, 4)};
+  check_error(validate(p, args), Code::bad_shape, {"4 x 4611686018427387904 rows overflow"});
+}
+
 TEST_CASE("calls: null data") {
   refuses_call([](Valid& v) { v.args.a.data = nullptr; }, Code::bad_data, {"gemm: a is null"});
   refuses_call([](Valid& v) { v.args.c.data = nullptr; }, Code::bad_data, {"gemm: c is null"});

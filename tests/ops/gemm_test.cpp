@@ -218,3 +218,11 @@ TEST_CASE("weights: another type, shape, null data and overlapping rows") {
                   {"gemm: b", "overflows"});
   refuses_weights([](Valid& v) { v.problem.k = -1; }, Code::bad_shape, {"k -1"});
 }
+
+TEST_CASE("steps: a kind that does not exist is unsupported") {
+  GemmProblem p{.n = 2, .k = 2, .c = DType::f32};
+  p.epilogue.add({.kind = static_cast<Step::Kind>(77)});
+  const Error e = validate(p);
+  CHECK(e.code() == Code::unsupported);
+  CHECK(says(e, "kind 77"));
+}

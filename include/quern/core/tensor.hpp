@@ -98,7 +98,11 @@ Error measure(const AnyMatrix<Void>& m, const char* what, Index* bytes) noexcept
                        what, L(m.batch_stride), L(m.row_stride), L(m.col_stride));
   }
   Index span = 0, r = 0, c = 0, b = 0;
-  if (!multiply_fits(m.rows - 1, m.row_stride, &r) ||
+  // Strides count in bytes even where the extent is 1, so that nobody has to check them again.
+  if (!multiply_fits(m.row_stride, size_of(m.type), &r) ||
+      !multiply_fits(m.col_stride, size_of(m.type), &c) ||
+      !multiply_fits(m.batch_stride, size_of(m.type), &b) ||
+      !multiply_fits(m.rows - 1, m.row_stride, &r) ||
       !multiply_fits(m.cols - 1, m.col_stride, &c) ||
       !multiply_fits(m.batch - 1, m.batch_stride, &b) || __builtin_add_overflow(r, c, &span) ||
       __builtin_add_overflow(span, b, &span) || __builtin_add_overflow(span, Index{1}, &span) ||

@@ -49,11 +49,12 @@ struct Step {
   }
 };
 
+constexpr bool is_known(Step::Kind kind) { return kind <= Step::Kind::custom; }
 constexpr const char* name(Step::Kind kind) {
   constexpr const char* kNames[] = {"bias_s32", "scale",    "row_scale", "bias",
                                     "relu",     "clamp",    "gelu",      "gelu_tanh",
                                     "silu",     "residual", "custom"};
-  return kNames[static_cast<std::uint8_t>(kind)];
+  return is_known(kind) ? kNames[static_cast<std::uint8_t>(kind)] : "unknown step";
 }
 
 namespace epilogue {

@@ -101,6 +101,10 @@ inline Error check_steps(const GemmProblem& p) {
   for (Index i = 0; i < e.count; ++i) {
     const Step& s = e.steps[i];
     const char* step = name(s.kind);
+    if (!is_known(s.kind)) {
+      return Error::make(Code::unsupported, "gemm: step %lld has kind %d, which is none", LL(i),
+                         static_cast<int>(s.kind));
+    }
     if (s.kind == K::bias_s32 && (i != 0 || !(integer || is_int8(p.b)))) {
       return Error::make(
           Code::unsupported,
@@ -320,7 +324,11 @@ inline Error validate(const GemmProblem& p, const GemmArgs& args) noexcept {
   if (detail::overlap(a, a_bytes, c, c_bytes)) {
     return Error::make(Code::bad_data, "gemm: c at %p overlaps a at %p", args.c.data, args.a.data);
   }
-  const Index rows = a.rows * a.batch;
+  Index rows = 0;
+  if (!multiply_fits(a.rows, a.batch, &rows)) {  // with k = 0 and n = 0 no buffer limits it
+    return Error::make(Code::bad_shape, "gemm: %lld x %lld rows overflow 63 bits", LL(a.batch),
+                       LL(a.rows));
+  }
   if (p.epilogue.has(Step::Kind::residual)) {
     if (r.rows != c.rows || r.cols != c.cols || r.batch != c.batch || !is_known(r.type)) {
       return Error::make(Code::bad_shape,
