@@ -1,0 +1,68 @@
+// A simulated chip as a backend.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "quern/backend.hpp"
+#include "quern/sim/mapper.hpp"
+
+namespace quern {
+inline namespace QUERN_ABI {
+namespace sim {
+
+/// How to use the chip.
+struct Options {
+  std::optional<Mapping> mapping = {};  ///< this one, instead of the fastest
+  bool keep_activations = false;  ///< where A and C fit buffer a together, A is there already and
+                                  ///< C stays there: a layer within a network
+};
+
+/// Cheap to copy. A chip or mapping that validate() refuses is reported by supports(), prepare()
+/// and estimate().
+class Backend : public HostMemory {
+ public:
+  explicit Backend(Chip chip, const Options& options = {})
+      : chip_(std::make_shared<const Chip>(std::move(chip))), options_(options) {}
+
+  std::string name() const { return "sim:" + chip_->name; }
+  const Chip& chip() const { return *chip_; }
+
+  /// A problem with m rows of each of a_batch batch elements on this chip.
+  Work work_of(const GemmProblem& p, Index m, Index a_batch, Index residual_bytes) const noexcept {
+    Work work = Work::of(p, m, a_batch, residual_bytes);
+    work.on_chip = options_.keep_activations && !work.quantizes &&
+                   work.activation_bytes() <= chip_->a.kib * 1024;
+    return work;
+  }
+
+  /// The mapping that is used for a work. Never allocates.
+  Error mapping_for(const Work& work, Mapping* mapping) const noexcept {
+    if (!options_.mapping) return find_mapping(*chip_, work, mapping);
+    *mapping = *options_.mapping;
+    return validate(*chip_, work, *mapping);
+  }
+
+ private:
+  std::shared_ptr<const Chip> chip_;
+  Options options_;
+};
+
+}  // namespace sim
+
+/// Whether the chip's arrays multiply these types, and its buffers hold a tile.
+inline Error supports(const sim::Backend& backend, const GemmProblem& p) {
+  const sim::Chip& chip = backend.chip();
+  if (Error e = sim::validate(chip)) return e;
+  if (Error e = validate(p)) return e;
+  if (sim::cycles_per_mac(chip.array, p.a, p.b) == 0) {
+    return Error::make(Code::unsupported, "gemm: %.40s does not multiply %s x %s",
+                       chip.name.c_str(), name(p.a), name(p.b));
+  }
+  sim::Mapping unused;
+  return backend.mapping_for(backend.work_of(p, 1, 1, 4), &unused);
+}
+
+}  // namespace QUERN_ABI
+}  // namespace quern

@@ -1,0 +1,4 @@
+// The accelerator simulator: everything but the readers of files.
+#pragma once
+
+#include "quern/sim/gemm.hpp"

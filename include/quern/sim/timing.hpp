@@ -1,0 +1,369 @@
+// The timing walker: how long a tile program takes, and what it moves. Every unit (array, DMA
+// engines, DRAM, vector unit, link) does its instructions in program order and begins each as soon
+// as its operands are there and its destination is free; units run beside each other. Nothing here
+// looks at values or allocates.
+//
+// A transfer takes the DRAM for its bytes in whole bursts at the sustained bandwidth, its engine
+// until the data has arrived, a latency later; stores are posted. Times are maxima and sums of
+// durations in a fixed order, so a faster part never makes a program slower.
+#pragma once
+
+#include <functional>
+
+#include "quern/sim/program.hpp"
+
+namespace quern {
+inline namespace QUERN_ABI {
+namespace sim {
+
+/// Something a unit did, in cycles from the beginning: for traces.
+struct Event {
+  enum class Unit : std::uint8_t { array, dma, vector, link };
+
+  Unit unit = Unit::array;
+  Index die = 0;
+  const char* what = "";      ///< "multiply", "load a", "epilogue", ...
+  Index product = 0;          ///< of the batch
+  Index m = 0, n = 0, k = 0;  ///< first row, column and term of the tile
+  Index begin = 0, end = 0;
+};
+constexpr const char* name(Event::Unit u) {
+  constexpr const char* kNames[] = {"array", "dma", "vector", "link"};
+  return kNames[static_cast<std::uint8_t>(u)];
+}
+using Trace = std::function<void(const Event&)>;
+
+/// One die's program. Feed it to lower(), then read it.
+class Timer {
+ public:
+  /// Stops, returning false, beyond `limit` cycles. Counts only if `counting`.
+  Timer(const Chip& chip, const Work& work, const Mapping& mapping, Index die, bool counting,
+        Index limit = INT64_MAX, const Trace* trace = nullptr)
+      : chip_(chip),
+        work_(work),
+        dataflow_(mapping.dataflow),
+        die_(die),
+        counting_(counting),
+        limit_(limit),
+        trace_(trace != nullptr && *trace ? trace : nullptr),
+        mac_(cycles_per_mac(chip.array, work.a, work.b)),
+        dram_rate_(bytes_per_cycle(chip.dram.gb_per_s * chip.dram.efficiency)),
+        link_rate_(bytes_per_cycle(chip.link.gb_per_s)),
+        dram_latency_(latency(chip.dram.latency_ns)),
+        link_latency_(latency(chip.link.latency_ns)),
+        engines_(chip.dma.engines < kMostEngines ? chip.dma.engines : kMostEngines) {
+    const Index start = chip.array.start_up_cycles;
+    array_free_ = results_ = load_free_ = dram_free_ = link_free_ = vector_free_ = stored_ = start;
+    for (Index& e : engine_free_) e = start;
+    for (Slot& s : a_) s.ready = s.busy = start;
+    for (Slot& s : b_) s.ready = s.busy = start;
+    for (Slot& s : c_) s.ready = start;
+  }
+
+  bool operator()(const Instruction& x) {
+    switch (x.kind) {
+      case Instruction::Kind::quantize:
+        quantize(x);
+        break;
+      case Instruction::Kind::load_a:
+        load(x, a_[x.a], chip_.a, Stall::dram_a);
+        break;
+      case Instruction::Kind::load_b:
+        load(x, b_[x.b], chip_.b, Stall::dram_b);
+        break;
+      case Instruction::Kind::load_c:
+        residual_ = transfer(x, vector_free_, x.dram_bytes);
+        add(counts_.dram_read_bytes, x.dram_bytes);
+        break;
+      case Instruction::Kind::multiply:
+        multiply(x);
+        break;
+      case Instruction::Kind::epilogue:
+        epilogue(x);
+        break;
+      case Instruction::Kind::store:
+        store(x);
+        break;
+    }
+    return array_free_ <= limit_ && dram_free_ <= limit_;
+  }
+
+  /// When everything is done.
+  Index end() const {
+    Index t = results_;
+    for (const Index other : {vector_free_, stored_, dram_free_}) t = other > t ? other : t;
+    return t;
+  }
+
+  /// Times of this die, as those of the chip.
+  void write_times(Report& r) const {
+    r.cycles = end();
+    r.start_up_cycles = chip_.array.start_up_cycles;
+    r.stalls = stalls_;
+    r.load_cycles = load_cycles_;
+    r.stream_cycles = stream_cycles_;
+    // After the last product the wavefront leaves the array, then epilogue and store remain.
+    const Index tail = results_ > array_free_ ? results_ - array_free_ : 0;
+    r.skew_cycles = skew_cycles_ + tail;
+    r.compute_cycles = load_cycles_ + stream_cycles_ + r.skew_cycles;
+    const Index done = array_free_ + tail;
+    if (vector_free_ > done) r.stalls[index(Stall::vector)] += vector_free_ - done;
+    const Index computed = vector_free_ > done ? vector_free_ : done;
+    if (r.cycles > computed) r.stalls[index(Stall::store)] += r.cycles - computed;
+    r.stall_cycles = r.cycles - r.start_up_cycles - r.compute_cycles;
+    r.dma_cycles = dma_cycles_;
+    r.vector_cycles = vector_cycles_;
+  }
+  const Counts& counts() const { return counts_; }
+  Index folds() const { return folds_; }
+  /// Processing elements that held something, summed over folds.
+  double mapped() const { return mapped_; }
+
+ private:
+  static constexpr Index kMostEngines = 16;  // more never wait: there are few operands
+  struct Slot {
+    Index ready = 0;  // filled; c: free for new sums
+    Index busy = 0;   // read until
+    Stall why = Stall::store;
+  };
+  /// A product of one size: computed once for a run of equal tiles.
+  struct Product {
+    Extent size{-1, -1, -1};
+    ArrayTime time;
+    Counts counts;
+    Index buffer_cycles = 0;
+    double mapped = 0;
+  };
+
+  static std::size_t index(Stall s) { return static_cast<std::size_t>(s); }
+  static Index larger(Index a, Index b) { return a > b ? a : b; }
+  double bytes_per_cycle(double gb_per_s) const { return gb_per_s * 1e3 / chip_.clock_mhz; }
+  Index latency(double ns) const {
+    return static_cast<Index>(std::ceil(ns * chip_.clock_mhz * 1e-3));
+  }
+  static Index cycles(Index bytes, double rate) {
+    return static_cast<Index>(std::ceil(static_cast<double>(bytes) / rate));
+  }
+  void add(Index& count, Index n) const {
+    if (counting_) count += n;
+  }
+  void event(Event::Unit unit, const Instruction& x, const char* what, Index begin,
+             Index end) const {
+    if (trace_ != nullptr && end > begin) {
+      (*trace_)({unit, die_, what, x.product, x.m, x.n, x.k, begin, end});
+    }
+  }
+
+  /// Takes DRAM and the next engine; returns when the data is there.
+  Index transfer(const Instruction& x, Index ready, Index bytes) {
+    if (bytes == 0) return ready;
+    const Index burst = chip_.dram.burst_bytes;
+    const Index busy = cycles(round_up(bytes, burst), dram_rate_);
+    const Index moving = larger(busy, cycles(bytes, chip_.dma.bytes_per_cycle));
+    Index& engine = engine_free_[next_engine_];
+    next_engine_ = next_engine_ + 1 == engines_ ? 0 : next_engine_ + 1;
+    const Index begin = larger(ready, larger(engine, dram_free_));
+    dram_free_ = begin + busy;
+    dma_cycles_ += busy;
+    const bool is_store = x.kind == Instruction::Kind::store;
+    engine = begin + moving + (is_store ? 0 : dram_latency_);
+    event(Event::Unit::dma, x, name(x.kind), begin, engine);
+    return engine;
+  }
+
+  void load(const Instruction& x, Slot& slot, const Buffer& buffer, Stall why) {
+    Index ready = slot.busy;
+    if (!buffer.double_buffered) ready = larger(ready, array_free_);
+    slot.why = why;
+    if (x.kind == Instruction::Kind::load_a && quantized_ > ready) {
+      ready = quantized_;
+      slot.why = Stall::vector;
+    }
+    slot.ready = transfer(x, ready, x.dram_bytes);
+    if (x.link_bytes != 0) {
+      const Index begin = larger(ready, link_free_);
+      link_free_ = begin + cycles(x.link_bytes, link_rate_);
+      const Index there = link_free_ + link_latency_;
+      event(Event::Unit::link, x, "receive a", begin, there);
+      if (there > slot.ready) {
+        slot.ready = there;
+        slot.why = Stall::link;
+      }
+      add(counts_.link_bytes, x.link_bytes);
+    }
+    add(counts_.dram_read_bytes, x.dram_bytes);
+    add(x.kind == Instruction::Kind::load_a ? counts_.buffer_a_write_bytes
+                                            : counts_.buffer_b_write_bytes,
+        x.dram_bytes + x.link_bytes);
+  }
+
+  void multiply(const Instruction& x) {
+    if (!(product_.size == x.size)) measure(x.size);
+    const ArrayTime& t = product_.time;
+    Slot &a = a_[x.a], &b = b_[x.b], &c = c_[x.c];
+    const bool stationary_a = dataflow_ == Dataflow::input_stationary;
+    Index begin = array_free_;
+    Stall why = Stall::store;
+    const auto wait_for = [&](const Slot& s) {
+      if (s.ready > begin) begin = s.ready, why = s.why;
+    };
+    if (x.first) wait_for(c);
+    if (chip_.array.preload && t.load != 0) {
+      // Its stationary operand may enter while the array still streams the product before.
+      const Slot& stationary = stationary_a ? a : b;
+      wait_for(stationary_a ? b : a);
+      const Index loading = larger(load_free_, stationary.ready);
+      const Index loaded = loading + t.load;
+      const Index streaming = larger(begin, loaded);
+      // What of the wait is loading counts as the array's own.
+      const Index from = larger(loading, array_free_);
+      const Index shifted = loaded > from ? loaded - from : 0;
+      if (loaded > begin) why = stationary.why;
+      stall(why, streaming - array_free_ - shifted);
+      load_free_ = streaming + t.occupied() - t.period;
+      array_free_ = load_free_ + t.stream;
+      results_ = streaming + t.results() - t.load;
+      load_cycles_ += shifted;
+      stream_cycles_ += t.per_array * t.stream;
+      skew_cycles_ += array_free_ - streaming - t.per_array * t.stream;
+      event(Event::Unit::array, x, "multiply", streaming - shifted, array_free_);
+    } else {
+      wait_for(a);
+      wait_for(b);
+      stall(why, begin - array_free_);
+      array_free_ = begin + t.occupied();
+      results_ = begin + t.results();
+      load_cycles_ += t.per_array * t.load;
+      stream_cycles_ += t.per_array * t.stream;
+      skew_cycles_ += t.per_array * (t.period - t.load - t.stream);
+      event(Event::Unit::array, x, "multiply", begin, array_free_);
+    }
+    // Buffers too narrow for the array hold it up.
+    const Index extra = product_.buffer_cycles - t.occupied();
+    if (extra > 0) {
+      stall(Stall::buffer, extra);
+      array_free_ += extra;
+      results_ += extra;
+      load_free_ += extra;
+    }
+    a.busy = b.busy = array_free_;
+    c.busy = results_;
+    folds_ += t.folds;
+    mapped_ += product_.mapped;
+    if (counting_) {
+      counts_ += product_.counts;
+      if (x.first) counts_.buffer_c_read_bytes -= x.size.m * x.size.n * Work::kAccumulatorBytes;
+    }
+  }
+
+  void stall(Stall why, Index cycles) { stalls_[index(why)] += cycles; }
+
+  /// Everything about a product of this size that does not depend on when it happens.
+  void measure(const Extent& e) {
+    const Array& array = chip_.array;
+    product_.size = e;
+    product_.time = time_of(array, dataflow_, mac_, e);
+    const Folds f = Folds::of(dataflow_, e);
+    product_.mapped = static_cast<double>(f.rows) * static_cast<double>(f.columns);
+    const Index rows = divide_up(f.rows, array.rows), columns = divide_up(f.columns, array.columns);
+    Counts& c = product_.counts;
+    c = {};
+    c.macs = c.register_a = c.register_b = c.register_c = e.macs();
+    // The stationary operand is read once, a streaming one for each fold across; sums are made in
+    // place or pass through buffer c for each fold of k.
+    Index a = 1, b = 1, sums = 1;
+    if (dataflow_ == Dataflow::weight_stationary) {
+      a = columns;
+      sums = rows;
+    } else if (dataflow_ == Dataflow::output_stationary) {
+      a = columns;
+      b = rows;
+    } else {
+      b = columns;
+      sums = rows;
+    }
+    c.buffer_a_read_bytes = e.m * e.k * work_.a_bytes() * a;
+    c.buffer_b_read_bytes = e.k * e.n * work_.b_bytes() * b;
+    c.buffer_c_write_bytes = e.m * e.n * Work::kAccumulatorBytes * larger(sums, 1);
+    c.buffer_c_read_bytes = c.buffer_c_write_bytes;  // the first fold of a tile does not read
+    product_.buffer_cycles =
+        larger(cycles(c.buffer_a_read_bytes, chip_.a.bytes_per_cycle()),
+               larger(cycles(c.buffer_b_read_bytes, chip_.b.bytes_per_cycle()),
+                      cycles(c.buffer_c_write_bytes, chip_.c.bytes_per_cycle())));
+  }
+
+  Index vector_time(Index elements, Index steps, Index functions) {
+    const double each = static_cast<double>(steps) * chip_.vector.cycles_per_step +
+                        static_cast<double>(functions) * chip_.vector.cycles_per_function;
+    const Index groups = divide_up(elements, chip_.vector.lanes);
+    add(counts_.vector_steps, elements * steps);
+    add(counts_.vector_functions, elements * functions);
+    const Index time = static_cast<Index>(std::ceil(static_cast<double>(groups) * each));
+    vector_cycles_ += time;
+    return time;
+  }
+
+  void epilogue(const Instruction& x) {
+    const Index elements = x.size.m * x.size.n;
+    const Index begin = larger(vector_free_, larger(results_of(x.c), residual_));
+    vector_free_ = begin + vector_time(elements, work_.steps, work_.functions);
+    event(Event::Unit::vector, x, "epilogue", begin, vector_free_);
+    add(counts_.buffer_c_read_bytes, elements * Work::kAccumulatorBytes);
+  }
+
+  void store(const Instruction& x) {
+    const Index begin = vector_free_;
+    Slot& c = c_[x.c];
+    c.ready = stored_ = larger(stored_, transfer(x, begin, x.dram_bytes));
+    c.why = c.ready > begin ? Stall::store : Stall::vector;
+    add(counts_.dram_write_bytes, x.dram_bytes);
+    if (work_.on_chip) add(counts_.buffer_a_write_bytes, x.size.m * x.size.n * size_of(work_.c));
+  }
+
+  /// Reading, scaling and writing overlap; everything that reads the result waits for all of it.
+  void quantize(const Instruction& x) {
+    const Index elements = x.size.m * x.size.k;
+    const Index begin = dram_free_, read = cycles(x.dram_bytes, dram_rate_),
+                write = cycles(elements, dram_rate_);
+    dram_free_ = begin + read + write;
+    dma_cycles_ += read + write;
+    vector_free_ = larger(vector_free_, begin + read + dram_latency_) +
+                   vector_time(elements, kQuantizeSteps, 0);
+    quantized_ = larger(dram_free_, vector_free_ + write);
+    event(Event::Unit::vector, x, "quantize", begin, vector_free_);
+    add(counts_.dram_read_bytes, x.dram_bytes);
+    add(counts_.dram_write_bytes, elements);
+  }
+
+  /// When the sums in slot c are complete: the last multiply's, or those of the tile before it.
+  Index results_of(Index c) const { return c_[c].busy; }
+
+  const Chip& chip_;
+  const Work& work_;
+  const Dataflow dataflow_;
+  const Index die_;
+  const bool counting_;
+  const Index limit_;
+  const Trace* trace_;
+  const Index mac_;
+  const double dram_rate_, link_rate_;
+  const Index dram_latency_, link_latency_, engines_;
+
+  Index array_free_, results_, load_free_;  // results_: the last sums have left the array
+  Index dram_free_, link_free_, vector_free_, stored_;
+  Index quantized_ = 0, residual_ = 0;
+  Index engine_free_[kMostEngines];
+  Index next_engine_ = 0;
+  Slot a_[Tiling::kMostSlots], b_[Tiling::kMostSlots], c_[Tiling::kMostResults];
+  Product product_;
+
+  std::array<Index, kStalls> stalls_ = {};
+  Index load_cycles_ = 0, stream_cycles_ = 0, skew_cycles_ = 0, dma_cycles_ = 0, vector_cycles_ = 0;
+  Index folds_ = 0;
+  double mapped_ = 0;
+  Counts counts_;
+};
+
+}  // namespace sim
+}  // namespace QUERN_ABI
+}  // namespace quern
