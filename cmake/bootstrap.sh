@@ -17,7 +17,7 @@ base=(g++:c++ cmake:cmake ninja-build:ninja libhwy-dev)
 
 run_tests() {
   local preset=$1 build=build/$1 log total failed start=$SECONDS
-  need "${base[@]}" doctest-dev
+  need "${base[@]}" doctest-dev libtomlplusplus-dev
   if [[ $preset == clang ]]; then need clang:clang++ libomp-dev; fi
   if [[ $preset == release ]]; then build=build/test; fi  # build/release has benchmarks too
 

@@ -51,17 +51,17 @@ concept Backend = std::copyable<B> && std::movable<typename B::Buffer> &&
 };
 
 /// A prepared GEMM: immutable, copies share everything, run() neither throws nor allocates. After
-/// an Error nothing was written.
+/// an Error nothing was written. workspace_bytes(rows, workers) is enough for calls with up to that
+/// many rows, those of all batch elements counted, on up to that many workers.
 template <class Op>
 concept PreparedGemm = std::move_constructible<Op> &&
     requires(const Op& op, const GemmArgs& args, std::span<std::byte> workspace, Parallel executor,
-             Index m) {
-  { op.workspace_bytes(m) } -> std::convertible_to<std::size_t>;     // for up to m rows, serially
-  { op.workspace_bytes(m, m) } -> std::convertible_to<std::size_t>;  // or on so many workers
-  { op.run(args, workspace) }
-  noexcept->std::same_as<Error>;
-  { op.run(args, workspace, executor) }
-  noexcept->std::same_as<Error>;
+             Index count) {
+  { op.workspace_bytes(count) } -> std::convertible_to<std::size_t>;  // on one worker
+  { op.workspace_bytes(count, count) } -> std::convertible_to<std::size_t>;
+  { op.run(args, workspace) } -> std::same_as<Error>;
+  { op.run(args, workspace, executor) } -> std::same_as<Error>;
+  requires noexcept(op.run(args, workspace))&& noexcept(op.run(args, workspace, executor));
   { op.problem() } -> std::convertible_to<const GemmProblem&>;
   { op.kernel() } -> std::convertible_to<std::string>;  // how it is computed, for people
 };

@@ -1,6 +1,7 @@
 // Everything a user of the default build needs: the operations and the CPU backend.
 #pragma once
 
+#include "quern/backend.hpp"
 #include "quern/config.hpp"
 #include "quern/core/dtype.hpp"
 #include "quern/core/error.hpp"

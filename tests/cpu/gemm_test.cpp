@@ -95,17 +95,34 @@ TEST_CASE("backends: the best first, each found by its name in any case, others 
   CHECK(support::says(unknown.error(), "abacus"));
 }
 
-TEST_CASE("prepare refuses what validate refuses, and says why") {
+TEST_CASE("supports and prepare refuse what validate refuses, and say why") {
   const cpu::Backend cpu;
   GemmProblem p = kProblem;
+  CHECK_FALSE(supports(cpu, p));
   p.k = 4;
   CHECK(prepare(cpu, p, kWeights).error().code() == Code::bad_shape);
   CHECK(pack(cpu, p, kWeights).error().code() == Code::bad_shape);
   p.k = -1;
+  CHECK(supports(cpu, p).code() == Code::bad_shape);
   CHECK(prepare(cpu, p, kWeights).error().code() == Code::bad_shape);
   p = kProblem;
   p.b = DType::f32;
+  CHECK(supports(cpu, p).code() == Code::unsupported);
   CHECK(prepare(cpu, p, kWeights).error().code() == Code::unsupported);
+}
+
+TEST_CASE("a workspace for some rows serves any batch of so many rows") {
+  for (const cpu::Backend& backend : cpu::Backend::all()) {
+    for (std::uint64_t seed = 0; seed < 100; ++seed) {
+      const quern::testing::GemmCase c(quern::testing::Random(seed), 20'000);
+      const auto gemm = prepare(backend, c.problem(), c.weights());
+      REQUIRE(gemm);
+      AlignedBuffer memory = c.c_memory();
+      const Workspace workspace(gemm->workspace_bytes(c.rows()));
+      const Error e = gemm->run(c.args(memory.data(), c.rows()), workspace);
+      CHECK_MESSAGE(!e, e << ", " << c.describe());
+    }
+  }
 }
 
 TEST_CASE("run refuses a workspace that is too small, and writes nothing") {

@@ -184,7 +184,8 @@ void fuzz_call(Random random) {
   require(bool(invalid) == !gemm, c, "validate() and prepare() disagree");
   if (!gemm) return;
 
-  const Error refused = validate(problem, args);
+  Error refused = validate(problem, args);
+  if (!refused) refused = validate_values(problem, args);
   const Index rows = refused ? c.rows() : args.a.rows;
   const AlignedBuffer workspace(static_cast<std::size_t>(gemm->workspace_bytes(rows)));
   const Error error = gemm->run(args, workspace);

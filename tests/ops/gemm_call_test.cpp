@@ -11,7 +11,9 @@ namespace {
 void refuses_call(void (*spoil)(Valid&), Code code, const Words& words) {
   Valid v;
   spoil(v);
-  check_error(validate(v.problem, v.args), code, words);
+  Error e = validate(v.problem, v.args);
+  if (!e) e = validate_values(v.problem, v.args);
+  check_error(e, code, words);
 }
 
 }  // namespace

@@ -96,9 +96,9 @@ TEST_CASE("sim::chip_from_toml: impossible values are refused by place, key, val
   CHECK(refusal("[dram]\nefficiency = 1.5") ==
         "my_chip.toml:2:14: dram.efficiency is 1.5; it must be above 0, at most 1");
   CHECK(refusal("[dram]\ngb_per_s = nan") ==
-        "my_chip.toml:2:12: dram.gb_per_s is nan; it must be above 0");
+        "my_chip.toml:2:12: dram.gb_per_s is nan; it must be at least 0.001");
   CHECK(refusal("clock_mhz = inf") ==
-        "my_chip.toml:1:13: clock_mhz is inf; it must be above 0, at most 1e+06");
+        "my_chip.toml:1:13: clock_mhz is inf; it must be at least 0.001, at most 1e+06");
   CHECK(refusal("[array]\nfold_model = \"drian\"") ==
         "my_chip.toml:2:14: array.fold_model is \"drian\"; it must be \"drain\" or \"overlap\"");
   CHECK(

@@ -1,13 +1,12 @@
 #include "quern/sim/gemm.hpp"
 
-#include <doctest/doctest.h>
-
 #include <cmath>
 #include <vector>
 
 #include "quern/cpu/gemm.hpp"
 #include "quern/testing/conformance.hpp"
 #include "small_chip.hpp"
+#include "support.hpp"
 
 using namespace quern;
 using support::small_chip;
@@ -19,7 +18,7 @@ TEST_CASE("sim gemm: conforms on chips of every kind") {
   for (std::uint64_t i = 0; i < 12; ++i) {
     testing::ConformanceOptions options;
     options.seed = 1000 * i + 1;
-    options.count = 25;
+    options.count = support::scaled(25);
     options.threads = 2;
     options.exact_floats = false;
     const sim::Chip chip = small_chip(random);
@@ -30,7 +29,7 @@ TEST_CASE("sim gemm: conforms on chips of every kind") {
 
 TEST_CASE("sim gemm: values do not depend on the mapping") {
   testing::Random random(11);
-  for (std::uint64_t seed = 1; seed <= 100; ++seed) {
+  for (std::uint64_t seed = 1; seed <= std::uint64_t(support::scaled(100)); ++seed) {
     const testing::GemmCase c(testing::Random(seed), 100000, seed);
     if (!is_int8(c.problem().b) || c.rows() == 0) continue;
     CAPTURE(seed);
@@ -82,7 +81,9 @@ TEST_CASE("sim gemm: floats accumulate in the machine's order") {
          {sim::Dataflow::weight_stationary, sim::Dataflow::output_stationary,
           sim::Dataflow::input_stationary}) {
       sim::Chip chip;
-      chip.array = {.rows = 4, .columns = 3, .dataflows = sim::Dataflows::only(d)};
+      chip.array.rows = 4;
+      chip.array.columns = 3;
+      chip.array.dataflows = sim::Dataflows::only(d);
       chip.array.cycles_per_mac = {1, 1, 1, 1};
       std::vector<float> c(static_cast<std::size_t>(m * n));
       auto op =

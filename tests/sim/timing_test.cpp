@@ -1,11 +1,11 @@
 #include "quern/sim/timing.hpp"
 
-#include <doctest/doctest.h>
-
+#include <cstring>
 #include <vector>
 
 #include "quern/sim/gemm.hpp"
 #include "small_chip.hpp"
+#include "support.hpp"
 
 using namespace quern;
 using support::small_chip;
@@ -39,7 +39,7 @@ sim::Report report(const sim::Chip& chip, const Case& c, const sim::Trace& trace
 }  // namespace
 
 TEST_CASE("sim timing: cycles add up, and are at least what array and memory need") {
-  for (std::uint64_t seed = 1; seed <= 300; ++seed) {
+  for (std::uint64_t seed = 1; seed <= std::uint64_t(support::scaled(300)); ++seed) {
     const Case c = random_case(seed);
     CAPTURE(seed);
     const sim::Report r = report(c.chip, c);
@@ -64,7 +64,7 @@ TEST_CASE("sim timing: cycles add up, and are at least what array and memory nee
 }
 
 TEST_CASE("sim timing: every operand is fetched, every result written, and once if it fits") {
-  for (std::uint64_t seed = 1; seed <= 200; ++seed) {
+  for (std::uint64_t seed = 1; seed <= std::uint64_t(support::scaled(200)); ++seed) {
     Case c = random_case(seed);
     c.problem.a = DType::s8;
     CAPTURE(seed);
@@ -83,7 +83,7 @@ TEST_CASE("sim timing: every operand is fetched, every result written, and once 
 }
 
 TEST_CASE("sim timing: faster parts and larger buffers never cost cycles") {
-  for (std::uint64_t seed = 1; seed <= 300; ++seed) {
+  for (std::uint64_t seed = 1; seed <= std::uint64_t(support::scaled(300)); ++seed) {
     const Case c = random_case(seed);
     CAPTURE(seed);
     const Index before = report(c.chip, c).cycles;
@@ -125,7 +125,7 @@ TEST_CASE("sim timing: without memory limits only the array remains") {
 }
 
 TEST_CASE("sim timing: events are the units' work, in order and one at a time") {
-  for (std::uint64_t seed = 1; seed <= 60; ++seed) {
+  for (std::uint64_t seed = 1; seed <= std::uint64_t(support::scaled(60)); ++seed) {
     Case c = random_case(seed);
     c.chip.dies = 1;
     CAPTURE(seed);
@@ -147,4 +147,52 @@ TEST_CASE("sim timing: events are the units' work, in order and one at a time") 
     }
     CHECK(busy <= r.compute_cycles);
   }
+}
+
+TEST_CASE("sim timing: recognizing a steady state changes nothing") {
+  // A trace needs every event, so nothing is skipped.
+  testing::Random random(99);
+  for (Index i = 0; i < support::scaled(300); ++i) {
+    const sim::Chip chip = small_chip(random);
+    const GemmProblem problem{.n = random.between(1, 300),
+                              .k = random.between(1, 300),
+                              .batch = random.one_in(4) ? random.between(1, 3) : 1,
+                              .a = random.pick({DType::s8, DType::f32}),
+                              .c = DType::f32};
+    using Mapping = sim::Mapping;
+    Mapping mapping;
+    mapping.dataflow = chip.array.dataflows.weight_stationary   ? sim::Dataflow::weight_stationary
+                       : chip.array.dataflows.output_stationary ? sim::Dataflow::output_stationary
+                                                                : sim::Dataflow::input_stationary;
+    mapping.tile = {random.between(5, 60), random.between(5, 60), random.between(20, 200)};
+    mapping.order = random.pick({Mapping::Order::rows_outer, Mapping::Order::columns_outer});
+    mapping.split = random.pick({Mapping::Split::rows, Mapping::Split::columns});
+    const sim::Backend backend(chip, {.mapping = mapping, .keep_activations = random.one_in(2)});
+    const Index m = random.between(1, 300);
+    const auto skipping = sim::estimate(backend, problem, m);
+    if (!skipping) continue;  // the tile does not fit
+    const auto walking = sim::estimate(backend, problem, m, 1, [](const sim::Event&) {});
+    CAPTURE(i);
+    CHECK(skipping->cycles == walking->cycles);
+    CHECK(skipping->stalls == walking->stalls);
+    CHECK(skipping->load_cycles == walking->load_cycles);
+    CHECK(skipping->skew_cycles == walking->skew_cycles);
+    CHECK(skipping->dma_cycles == walking->dma_cycles);
+    CHECK(skipping->folds == walking->folds);
+    CHECK(std::memcmp(&skipping->counts, &walking->counts, sizeof(sim::Counts)) == 0);
+  }
+}
+
+TEST_CASE("sim timing: no product takes long to cost") {
+  sim::Chip chip;
+  chip.array.rows = chip.array.columns = 8;
+  const sim::Backend backend(chip);
+  const auto r =
+      sim::estimate(backend, {.n = 100'000, .k = 100'000, .overflow = Overflow::wrap}, 100'000);
+  REQUIRE(r);
+  CHECK(r->counts.macs == Index{1'000'000'000'000'000});
+  CHECK(r->utilization > 0.9);
+  const auto longer = sim::estimate(
+      backend, {.n = 100'000'000, .k = 100'000'000, .overflow = Overflow::wrap}, 100'000'000);
+  CHECK(longer.error().code() == Code::unsupported);
 }

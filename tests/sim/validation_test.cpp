@@ -1,7 +1,5 @@
 // How near the simulator comes to what has been published, and the table in docs/simulator.md.
 
-#include <doctest/doctest.h>
-
 #include <cmath>
 #include <cstdarg>
 #include <cstdio>
@@ -12,6 +10,7 @@
 #include "quern/sim/presets.hpp"
 #include "quern/testing/gemm_compare.hpp"
 #include "quern/testing/gemm_problems.hpp"
+#include "support.hpp"
 
 using namespace quern;
 
@@ -93,7 +92,7 @@ TEST_CASE("sim validation: the TPU's weight shift within 1 point and stall withi
 
 TEST_CASE("sim validation: 1,000 random products on all presets have the reference's bits") {
   Index ran = 0;
-  for (std::uint64_t seed = 1; ran < 1000; ++seed) {
+  for (std::uint64_t seed = 1; ran < support::scaled(1000); ++seed) {
     const testing::GemmCase c(testing::Random(seed), 200000, seed);
     if (!is_int8(c.problem().b)) continue;
     const auto presets = sim::presets();

@@ -1,15 +1,16 @@
-// The smallest backend there can be: it runs the reference. It shows what a backend must provide,
-// and with a Fault it shows what the conformance suite sees.
+// A backend that runs the reference and, with a Fault, shows what the conformance suite sees.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <string>
 #include <utility>
 #include <vector>
 
-#include "quern/core/executor.hpp"
-#include "quern/core/memory.hpp"
+#include "quern/backend.hpp"
 #include "quern/ops/gemm_reference.hpp"
+#include "quern/ops/owned_gemm.hpp"
 
 namespace toy {
 
@@ -30,11 +31,49 @@ enum class Fault {
   accepts_any_workspace,
   forgets_weights,  ///< stored weights lose their last byte
   packs_at_random,  ///< packing twice gives different bytes
+  changes_a,
+  before_workspace,  ///< writes the byte before it
+  refuses_all,
+  refuses_only_in_supports,
+  refuses_only_in_prepare,
+  refuses_with_another_code,
+  ignores_validate,
+  upload_loses_a_byte,
+  upload_clears_the_rest,  ///< beyond what is uploaded
+  upload_takes_too_much,
+  download_takes_too_much,
+  allocates_too_much,  ///< buffers are larger than they should be
 };
 
-struct Backend {
+struct Backend : HostMemory {
   Fault fault = Fault::none;
+
+  Backend() = default;
+  explicit Backend(Fault f) : fault(f) {}
+  std::string name() const { return "toy"; }
+
+  Result<Buffer> allocate(std::size_t bytes) const {
+    return HostMemory::allocate(fault == Fault::allocates_too_much ? bytes + 1 : bytes);
+  }
+  Error upload(Buffer& to, std::span<const std::byte> from) const {
+    if (fault == Fault::upload_takes_too_much && from.size() > to.size()) return {};
+    if (fault == Fault::upload_loses_a_byte && from.size() == 1000) from = from.first(999);
+    if (fault == Fault::upload_clears_the_rest) std::fill_n(to.data(), to.size(), std::byte{});
+    return HostMemory::upload(to, from);
+  }
+  Error download(std::span<std::byte> to, const Buffer& from) const {
+    if (fault == Fault::download_takes_too_much && to.size() > from.size()) return {};
+    return HostMemory::download(to, from);
+  }
 };
+
+/// f16 outputs are not offered.
+inline Error supports(const Backend& backend, const GemmProblem& p) {
+  if (backend.fault == Fault::ignores_validate) return {};
+  if (Error e = validate(p)) return e;
+  if (p.c != DType::f16 && backend.fault != Fault::refuses_all) return {};
+  return Error::make(Code::unsupported, "toy: no output of %s", quern::name(p.c));
+}
 
 /// The weights as a dense row-major matrix.
 struct PackedWeights {
@@ -48,39 +87,30 @@ struct PackedWeights {
 class Gemm {
  public:
   Gemm(Fault fault, const GemmProblem& problem, PackedWeights weights)
-      : fault_(fault), problem_(problem), weights_(std::move(weights)) {
-    zeros_.assign(problem.b_zero_points.begin(), problem.b_zero_points.end());
-    problem_.b_zero_points = zeros_;
-    for (Index i = 0; i < problem_.epilogue.count; ++i) {
-      Step& s = problem_.epilogue.steps[i];
-      if (s.data == nullptr) continue;
-      const auto* words = static_cast<const std::uint32_t*>(s.data);
-      arrays_.emplace_back(words, words + s.count);
-      s.data = arrays_.back().data();
-    }
-  }
+      : fault_(fault), problem_(problem), weights_(std::move(weights)) {}
 
-  Index workspace_bytes(Index m, Index workers = 1) const { return 8 + m + workers; }
+  Index workspace_bytes(Index rows, Index workers = 1) const { return 8 + rows + workers; }
+  const GemmProblem& problem() const { return *problem_; }
   const char* kernel() const { return "toy"; }
 
   Error run(const GemmArgs& args, std::span<std::byte> workspace,
             Parallel parallel = {}) const noexcept {
     if (fault_ == Fault::writes_then_refuses && args.c.data != nullptr) flip(args, 0);
-    if (Error e = validate(problem_, args)) return e;
-    const Index needed = workspace_bytes(args.a.rows, parallel.concurrency());
+    if (Error e = validate(*problem_, args)) return e;
+    const Index needed = workspace_bytes(args.a.batch * args.a.rows, parallel.concurrency());
     if (fault_ != Fault::accepts_any_workspace && std::ssize(workspace) < needed) {
       return Error::make(Code::no_workspace, "gemm: the workspace has %lld bytes, %lld are needed",
                          static_cast<long long>(workspace.size()), static_cast<long long>(needed));
     }
     if (needed > 0) std::memset(workspace.data(), 0, static_cast<std::size_t>(needed));
-    const ConstMatrixView b(weights_.data.data(), problem_.b, problem_.k, problem_.n, problem_.n, 1,
-                            problem_.batch);
+    const GemmProblem& p = *problem_;
+    const ConstMatrixView b(weights_.data.data(), p.b, p.k, p.n, p.n, 1, p.batch);
     std::atomic<Index> last{-1};
     parallel(2, [&](Index index, Index) {
-      if (index == 0) reference_gemm(problem_, b, args);
+      if (index == 0) reference_gemm(p, b, args);
       last = index;
     });
-    misbehave(args, workspace.data() + workspace.size(), parallel, last);
+    misbehave(args, workspace, parallel, last);
     return {};
   }
 
@@ -93,7 +123,7 @@ class Gemm {
     *last ^= std::byte{1};
   }
 
-  void misbehave(const GemmArgs& args, std::byte* workspace_end, const Parallel& parallel,
+  void misbehave(const GemmArgs& args, std::span<std::byte> workspace, const Parallel& parallel,
                  Index last) const {
     const MatrixView& c = args.c;
     const bool empty = c.rows * c.cols * c.batch == 0;
@@ -102,7 +132,7 @@ class Gemm {
         flip(args, 0);
         break;
       case Fault::saturates:
-        for (Index i = 0; problem_.c == DType::s32 && !empty && i < c.cols; ++i) {
+        for (Index i = 0; problem_->c == DType::s32 && !empty && i < c.cols; ++i) {
           auto* sum = reinterpret_cast<std::int32_t*>(element(c, 0, 0, i));
           if (*sum > 32767) *sum = 32767;
         }
@@ -115,7 +145,7 @@ class Gemm {
         if (!empty) static_cast<std::byte*>(c.data)[-1] ^= std::byte{1};
         break;
       case Fault::overruns_workspace:
-        *workspace_end = std::byte{0};
+        workspace.data()[workspace.size()] = std::byte{0};
         break;
       case Fault::depends_on_threads:
         if (parallel.concurrency() == 7) flip(args, 0);
@@ -129,16 +159,22 @@ class Gemm {
       case Fault::needs_all_rows:
         if (c.rows % 2 == 1) flip(args, 0);
         break;
+      case Fault::changes_a:
+        if (!empty && args.a.cols > 0) {
+          *const_cast<std::byte*>(element(args.a, 0, 0, 0)) = std::byte{0x5A};
+        }
+        break;
+      case Fault::before_workspace:
+        workspace.data()[-1] = std::byte{0};
+        break;
       default:
         break;
     }
   }
 
   Fault fault_;
-  GemmProblem problem_;
+  OwnedGemmProblem problem_;
   PackedWeights weights_;
-  std::vector<std::int32_t> zeros_;
-  std::vector<std::vector<std::uint32_t>> arrays_;  // the bits of scales and biases
 };
 
 inline Result<PackedWeights> pack(const Backend& backend, const GemmProblem& p,
@@ -158,8 +194,21 @@ inline Result<PackedWeights> pack(const Backend& backend, const GemmProblem& p,
   return packed;
 }
 
+inline Error check(const Backend& backend, const GemmProblem& p) {
+  if (backend.fault == Fault::ignores_validate) return {};
+  if (backend.fault == Fault::refuses_only_in_supports) return validate(p);
+  Error e = supports(backend, p);
+  if (e.code() == Code::unsupported && backend.fault == Fault::refuses_with_another_code) {
+    return Error::make(Code::no_memory, "%s", e.what());
+  }
+  if (!e && backend.fault == Fault::refuses_only_in_prepare) {
+    return Error::make(Code::unsupported, "toy: not today");
+  }
+  return e;
+}
+
 inline Result<Gemm> prepare(const Backend& backend, const GemmProblem& p, PackedWeights packed) {
-  if (Error e = validate(p)) return e;
+  if (Error e = check(backend, p)) return e;
   if (backend.fault == Fault::forgets_weights && !packed.data.empty())
     packed.data.back() ^= std::byte{1};
   return Gemm(backend.fault, p, std::move(packed));
@@ -167,6 +216,7 @@ inline Result<Gemm> prepare(const Backend& backend, const GemmProblem& p, Packed
 
 inline Result<Gemm> prepare(const Backend& backend, const GemmProblem& p,
                             const ConstMatrixView& b) {
+  if (Error e = check(backend, p)) return e;
   auto packed = pack(backend, p, b);
   if (!packed) return packed.error();
   return Gemm(backend.fault, p, std::move(*packed));

@@ -103,7 +103,13 @@ class [[nodiscard]] Result {
   const T& operator*() const& noexcept { return value_; }
   T* operator->() noexcept { return &value_; }
   const T* operator->() const noexcept { return &value_; }
-  Error error() const noexcept { return ok_ ? Error() : error_; }
+#if defined(__GNUC__) && !defined(__clang__)
+  [[gnu::no_icf]]  // g++ 12 merges these functions of different Results and then warns of bounds
+#endif
+  Error
+  error() const noexcept {
+    return ok_ ? Error() : error_;
+  }
 
   /// The value. Without one: throws Exception, or prints the error and aborts under
   /// -fno-exceptions.

@@ -5,15 +5,15 @@
 #include <string_view>
 #include <vector>
 
-#include "quern/core/error.hpp"
+#include "quern/backend.hpp"
 #include "quern/cpu/all_kernels.hpp"
 
 namespace quern {
 inline namespace QUERN_ABI {
 namespace cpu {
 
-/// Cheap to copy; the default is the best this CPU can run.
-class Backend {
+/// Cheap to copy; the default is the best this CPU can run. Its memory is the program's.
+class Backend : public HostMemory {
  public:
   Backend() : kernels_(&kernels_for(runnable_targets(), true)) {}
 

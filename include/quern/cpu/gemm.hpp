@@ -27,7 +27,7 @@ class Gemm {
     // The pieces are largest when a task has all columns; beyond kRowsBudget rows nothing grows.
     Index most = 0;
     for (Index rows = 1; rows <= m && rows <= Blocking::kRowsBudget; ++rows) {
-      const Index bytes = blocking_for(rows, 1).worker_bytes(plan_->idiom_for(rows));
+      const Index bytes = blocking_for(rows, 1).worker_bytes(*plan_->choice_for(rows).idiom);
       if (bytes > most) most = bytes;
     }
     return static_cast<std::size_t>(most * workers) + kAlignment;
@@ -39,11 +39,12 @@ class Gemm {
             Parallel executor = {}) const noexcept {
     const GemmPlan& plan = *plan_;
     if (Error e = validate(plan.problem, args)) return e;
+    if (Error e = validate_values(plan.problem, args)) return e;
     const Index m = args.a.rows, batch = args.a.batch, workers = executor.concurrency();
     if (m == 0 || plan.problem.n == 0 || batch == 0) return {};
-    const Idiom& idiom = plan.idiom_for(m);
+    const GemmPlan::Choice& choice = plan.choice_for(m);
     const Blocking blocking = blocking_for(m, workers);
-    const Index worker_bytes = blocking.worker_bytes(idiom);
+    const Index worker_bytes = blocking.worker_bytes(*choice.idiom);
     const auto needed = static_cast<std::size_t>(worker_bytes * workers) + kAlignment;
     if (workspace.size() < needed) {
       return Error::make(Code::no_workspace,
@@ -51,7 +52,7 @@ class Gemm {
                          static_cast<long long>(workspace.size()), static_cast<long long>(m),
                          static_cast<long long>(workers), static_cast<long long>(needed));
     }
-    const GemmCall call{plan, args, idiom, blocking};
+    const GemmCall call{plan, args, choice, blocking};
     const Index tasks = batch * blocking.m_blocks * blocking.n_blocks;
     std::byte* memory = Carver(workspace.data()).take<std::byte>(0);
     executor(tasks, [&](Index index, Index worker) {
@@ -64,7 +65,7 @@ class Gemm {
   const PackedWeights& weights() const { return plan_->weights; }
   /// The way products are formed for many rows, and where: "s16_pairs on AVX2".
   std::string kernel() const {
-    return std::string(plan_->idiom->name) + " on " + plan_->kernels->target;
+    return std::string(plan_->many.idiom->name) + " on " + plan_->kernels->target;
   }
 
   /// What prepare() calls.
@@ -80,12 +81,8 @@ class Gemm {
           "of %lld x %lld %s",
           LL(h.batch), LL(h.k), LL(h.n), name(h.type), LL(p.batch), LL(p.k), LL(p.n), name(p.b));
     }
-    auto plan = std::make_shared<GemmPlan>(GemmPlan{.problem = p,
-                                                    .weights = weights,
-                                                    .kernels = &backend.kernels(),
-                                                    .idiom = nullptr,
-                                                    .idiom_stream = nullptr});
-    choose_idiom(*plan);
+    auto plan = std::make_shared<GemmPlan>(p, weights, backend.kernels());
+    choose_idioms(*plan);
     // Arrays to keep: at most steps + base + adjusted + column factor, in whole panels.
     const Index width = weights.panels() * kPanel;
     AlignedBuffer memory(
@@ -107,21 +104,24 @@ class Gemm {
  private:
   Gemm() = default;
 
-  static void choose_idiom(GemmPlan& plan) {
+  static void choose_idioms(GemmPlan& plan) {
     const Kernels& k = *plan.kernels;
     const GemmProblem& p = plan.problem;
-    plan.idiom = &k.pairs;
-    plan.idiom_stream = &k.pairs_stream;
+    plan.many.idiom = &k.pairs;
+    plan.few.idiom = &k.few;
     if (!is_int8(p.b)) {
-      plan.idiom = plan.idiom_stream = &k.f32;
+      plan.many.idiom = plan.few.idiom = &k.f32;
     } else if (k.quads.name != nullptr) {
-      plan.idiom = plan.idiom_stream = &k.quads;
+      plan.many.idiom = plan.few.idiom = &k.quads;
     } else if (k.proven.name != nullptr && plan.weights.header().proven != 0) {
-      plan.idiom = plan.idiom_stream = &k.proven;
+      plan.many.idiom = plan.few.idiom = &k.proven;
     }
     const bool is_signed = p.a != DType::u8;  // quantized floats are s8
-    if (plan.idiom->form == RowForm::u8_quads && is_signed) plan.a_shift = 128;
-    if (plan.idiom->form == RowForm::s8_quads && !is_signed) plan.a_shift = -128;
+    for (GemmPlan::Choice* c : {&plan.many, &plan.few}) {
+      const RowForm form = c->idiom->form;
+      if ((form == RowForm::u8_quads || form == RowForm::nibbles) && is_signed) c->a_shift = 128;
+      if (form == RowForm::s8_quads && !is_signed) c->a_shift = -128;
+    }
   }
 
   /// Sum of b[0] b[1] + b[2] b[3] + ... of packed column j, modulo 2^32.
@@ -156,10 +156,7 @@ class Gemm {
         p.epilogue.count > 0 && p.epilogue.steps[0].kind == Step::Kind::bias_s32;
     const auto* bias =
         integer_bias ? static_cast<const std::int32_t*>(p.epilogue.steps[0].data) : nullptr;
-    const bool per_row = p.a_zero_points == ZeroPoints::per_row;
-    const auto za = static_cast<std::uint32_t>(per_row ? 0 : p.a_zero_point + plan.a_shift);
-    std::int32_t *base = take(p.batch), *adjusted = take(p.batch), *factor = take(1);
-    std::int32_t* base_products = plan.idiom->row_products ? take(p.batch) : nullptr;
+    std::int32_t *adjusted = take(p.batch), *factor = take(1);
     const std::size_t zeros = p.b_zero_points.size();
     bool any = false;
     for (Index j = 0; j < p.n; ++j) {
@@ -168,20 +165,27 @@ class Gemm {
       factor[j] = -(zb - (p.b == DType::u8 ? 128 : 0));
       any |= factor[j] != 0;
       for (Index b = 0; b < p.batch; ++b) {
-        const auto sum = static_cast<std::uint32_t>(plan.weights.column_sums(b)[j]);
-        const std::uint32_t adjust =
-            sum + static_cast<std::uint32_t>(p.k) * static_cast<std::uint32_t>(factor[j]);
-        const std::uint32_t offset =
-            static_cast<std::uint32_t>(bias == nullptr ? 0 : bias[j]) - za * adjust;
-        adjusted[b * width + j] = static_cast<std::int32_t>(adjust);
-        base[b * width + j] = static_cast<std::int32_t>(offset);
-        if (base_products == nullptr) continue;
-        const std::uint32_t products = neighbour_products(plan.weights, b, j);
-        base_products[b * width + j] = static_cast<std::int32_t>(offset - products);
+        adjusted[b * width + j] = static_cast<std::int32_t>(
+            static_cast<std::uint32_t>(plan.weights.column_sums(b)[j]) +
+            static_cast<std::uint32_t>(p.k) * static_cast<std::uint32_t>(factor[j]));
       }
     }
-    plan.base = base;
-    plan.base_products = base_products;
+    const auto base_of = [&](const GemmPlan::Choice& c) {
+      const bool per_row = p.a_zero_points == ZeroPoints::per_row;
+      const auto za = static_cast<std::uint32_t>(per_row ? 0 : p.a_zero_point + c.a_shift);
+      std::int32_t* base = take(p.batch);
+      for (Index b = 0; b < p.batch; ++b) {
+        for (Index j = 0; j < p.n; ++j) {
+          auto offset = static_cast<std::uint32_t>(bias == nullptr ? 0 : bias[j]) -
+                        za * static_cast<std::uint32_t>(adjusted[b * width + j]);
+          if (c.idiom->row_products) offset -= neighbour_products(plan.weights, b, j);
+          base[b * width + j] = static_cast<std::int32_t>(offset);
+        }
+      }
+      return base;
+    };
+    plan.many.base = base_of(plan.many);
+    plan.few.base = plan.few.idiom == plan.many.idiom ? plan.many.base : base_of(plan.few);
     plan.adjusted = adjusted;
     plan.column_factor = any ? factor : nullptr;
   }
@@ -193,7 +197,7 @@ class Gemm {
     const double work =
         static_cast<double>(m) * static_cast<double>(p.n) * static_cast<double>(p.k);
     const Index wanted = workers == 1 || work < kWorthSplitting ? 1 : 4 * workers;
-    return choose_blocking(plan_->idiom_for(m), m, plan_->weights.panels(), p.k, wanted);
+    return choose_blocking(*plan_->choice_for(m).idiom, m, plan_->weights.panels(), p.k, wanted);
   }
 
   std::shared_ptr<const GemmPlan> plan_;
@@ -201,6 +205,9 @@ class Gemm {
 };
 
 }  // namespace cpu
+
+/// The CPU takes every valid problem.
+inline Error supports(const cpu::Backend&, const GemmProblem& problem) { return validate(problem); }
 
 /// Packs the weights b (batch, k, n) of a problem, to keep or to share between operations.
 inline Result<cpu::PackedWeights> pack(const cpu::Backend&, const GemmProblem& problem,
@@ -221,6 +228,7 @@ inline Result<cpu::Gemm> prepare(const cpu::Backend& backend, const GemmProblem&
                                  const cpu::PackedWeights& weights) {
   return cpu::Gemm::make(backend, problem, weights);
 }
+static_assert(GemmBackend<cpu::Backend>);
 
 /// c = epilogue(a b) in one line, for first use and for weights that change each time: prepares,
 /// allocates and runs. Types and sizes are the views'.

@@ -1,12 +1,15 @@
 // The loops around the micro-kernels: one task multiplies mc rows by nc panels.
 //
-//   for each slice of k                         keeps a slice of a panel in L1
-//     pack the rows of A                        into L2, in the order of the tiles
-//     for each panel of B (or two)
-//       widen it, if the idiom asks             once for all rows
+//   pack the rows of A                        into L2, in the order of the tiles
+//   for each panel of B (or two)
+//     for each slice of k                     keeps a slice of a panel in L1
+//       widen it, if the idiom asks           once for all rows
 //       for each tile of rows
 //         multiply
-//       after the last slice: epilogue
+//     epilogue
+//
+// so B is read from end to end, which hardware prefetchers like. Where k is so long that the rows
+// do not fit L2, the slices of k become the outer loop and sums wait in memory.
 //
 // Does not: allocate, lock, throw, know about instruction sets.
 #pragma once
@@ -24,31 +27,38 @@ namespace cpu {
 
 /// What prepare() decided and computed, immutable. Arrays are (panels, 16) unless said otherwise.
 struct GemmPlan {
+  GemmPlan(const GemmProblem& p, const PackedWeights& w, const Kernels& k)
+      : problem(p), weights(w), kernels(&k) {}
+
   GemmProblem problem;  // the epilogue's arrays are padded copies
   PackedWeights weights;
   const Kernels* kernels;
-  const Idiom* idiom;         // for many rows
-  const Idiom* idiom_stream;  // for few; the same form of A
   // The tiles sum a' b' with a' = a + a_shift and b' as stored. With za' = za + a_shift, zb'
   // likewise:
   //   sum (a - za)(b - zb) = sum a' b' - za' (sum b' - k zb') - zb' sum a'
-  std::int32_t a_shift = 0;
-  const std::int32_t* base = nullptr;  // (batch, ..): bias - za' * adjusted, if za is per tensor
-  const std::int32_t* base_products =
-      nullptr;                             // base less the products of neighbours in columns of B
-  const std::int32_t* adjusted = nullptr;  // (batch, ..): sum b' - k zb'
+  struct Choice {
+    const Idiom* idiom = nullptr;
+    std::int32_t a_shift = 0;
+    // (batch, ..): bias - za' * adjusted, if za is per tensor; less the products of neighbours in
+    // columns of B, if the idiom's sums have them.
+    const std::int32_t* base = nullptr;
+  };
+  Choice many, few;                             // rows
+  const std::int32_t* adjusted = nullptr;       // (batch, ..): sum b' - k zb'
   const std::int32_t* column_factor = nullptr;  // -zb'; null if all are 0
 
   bool dynamic() const { return is_float(problem.a) && is_int8(problem.b); }
-  const Idiom& idiom_for(Index m) const { return m <= Blocking::kFewRows ? *idiom_stream : *idiom; }
+  const Choice& choice_for(Index m) const { return m <= Blocking::kFewRows ? few : many; }
 };
 
 /// One call of a plan.
 struct GemmCall {
   const GemmPlan& plan;
   const GemmArgs& args;
-  const Idiom& idiom;
+  const GemmPlan::Choice& choice;
   const Blocking& blocking;
+
+  const Idiom& idiom() const { return *choice.idiom; }
 };
 
 /// One task of a call, with the memory of the worker that runs it.
@@ -63,9 +73,10 @@ class GemmTask {
     panel0_ = rest % b_.n_blocks * b_.nc;
     panels_ = least(b_.nc, plan_.weights.panels() - panel0_);
     weights_batch_ = plan_.problem.batch == 1 ? 0 : batch_;
+    packs_ = needs_packing();
     Carver carver(memory);
-    packed_ = carver.take<std::byte>(b_.mc * b_.row_bytes);
-    if (call.idiom.widen_b) wide_ = carver.take<std::byte>(b_.step * b_.kc * kPanel * 2);
+    packed_ = carver.take<std::byte>(b_.packed_slices() * b_.mc * b_.row_bytes);
+    if (call.idiom().widen_b) wide_ = carver.take<std::byte>(b_.step * b_.kc * kPanel * 2);
     sums_ = carver.take<std::int32_t>(b_.sum_panels() * b_.mc * kPanel);
     stage_ = carver.take<float>(b_.tile_rows * b_.kc);
     row_sum_ = carver.take<std::int32_t>(b_.mc);
@@ -77,15 +88,18 @@ class GemmTask {
 
   void run() {
     measure_rows();
-    for (Index kb = 0; kb < b_.k_blocks; ++kb) {
-      const Index k0 = kb * b_.kc, size = least(b_.kc, k_ - k0);
-      pack_rows(k0, size);
+    if (b_.a_stays) {
+      for (Index kb = 0; kb < b_.k_blocks; ++kb) pack_rows(kb, packed_slice(kb));
       for (Index p = 0; p < panels_; p += b_.step) {
-        const Index count = least(b_.step, panels_ - p);
-        std::int32_t* sums = sums_ + (b_.k_blocks > 1 ? p : 0) * b_.mc * kPanel;
-        multiply(panel0_ + p, count, k0, size, sums, kb > 0);
-        if (kb + 1 == b_.k_blocks) {
-          for (Index i = 0; i < count; ++i) finish(panel0_ + p + i, sums + i * b_.mc * kPanel);
+        for (Index kb = 0; kb < b_.k_blocks; ++kb) multiply(p, kb, sums_);
+        finish(p, sums_);
+      }
+    } else {
+      for (Index kb = 0; kb < b_.k_blocks; ++kb) {
+        pack_rows(kb, packed_);
+        for (Index p = 0; p < panels_; p += b_.step) {
+          multiply(p, kb, sums_ + p * b_.mc * kPanel);
+          if (kb + 1 == b_.k_blocks) finish(p, sums_ + p * b_.mc * kPanel);
         }
       }
     }
@@ -93,12 +107,12 @@ class GemmTask {
 
  private:
   static Index least(Index a, Index b) { return a < b ? a : b; }
-  bool is_float_sum() const { return call_.idiom.form == RowForm::f32; }
+  bool is_float_sum() const { return call_.idiom().form == RowForm::f32; }
 
   /// Calls f(tile, first row) for tiles that cover the rows, highest first.
   template <class F>
   void for_each_tile(const F& f) const {
-    const Tile* tile = call_.idiom.tiles;
+    const Tile* tile = call_.idiom().tiles;
     for (Index r = 0; r < rows_; r += tile->rows) {
       while (tile->rows > rows_ - r) ++tile;
       f(*tile, r);
@@ -114,15 +128,6 @@ class GemmTask {
       return reinterpret_cast<const float*>(element(a, batch_, row0_ + i, k0));
     }
     for (Index k = 0; k < size; ++k) to[k] = load_float(a, batch_, row0_ + i, k0 + k);
-    return to;
-  }
-
-  /// The same for 8-bit A.
-  const std::byte* byte_row(Index i, Index k0, Index size, std::byte* to) const {
-    const ConstMatrixView& a = call_.args.a;
-    const std::byte* from = element(a, batch_, row0_ + i, k0);
-    if (a.col_stride == 1) return from;
-    for (Index k = 0; k < size; ++k) to[k] = from[k * a.col_stride];
     return to;
   }
 
@@ -146,42 +151,71 @@ class GemmTask {
       }
       if (p.a_zero_points == ZeroPoints::per_row) {
         row_factor_[i] =
-            -(call_.args.a_zero_points[static_cast<std::size_t>(at + i)] + plan_.a_shift);
+            -(call_.args.a_zero_points[static_cast<std::size_t>(at + i)] + call_.choice.a_shift);
       }
-      row_sum_[i] = static_cast<std::int32_t>(plan_.a_shift * k_);
+      row_sum_[i] = static_cast<std::int32_t>(call_.choice.a_shift * k_);
       row_base_[i] = 0;
     }
   }
 
-  /// Packs [k0, k0 + size) of all rows, tile by tile.
-  void pack_rows(Index k0, Index size) {
+  /// The rows of a tile, packed or where they are.
+  Rows rows_of(const Tile& tile, Index r, Index kb) const {
+    if (!packs_) {
+      const ConstMatrixView& a = call_.args.a;
+      return {element(a, batch_, row0_ + r, kb * b_.kc),
+              a.rows > 1 ? a.row_stride * size_of(a.type) : 0, 4};
+    }
+    return {packed_slice(kb) + r * b_.row_bytes, 4, tile.rows * 4};
+  }
+
+  std::byte* packed_slice(Index kb) const {
+    return packed_ + (b_.a_stays ? kb : 0) * b_.mc * b_.row_bytes;
+  }
+
+  /// Packs a slice of k of all rows, tile by tile.
+  void pack_rows(Index kb, std::byte* out) {
+    const Index k0 = kb * b_.kc, size = least(b_.kc, k_ - k0);
     if (size == 0) return;  // A may be null
-    const bool staged = !is_direct();
-    // The stride of a single row may be anything.
-    const Index stride = call_.args.a.rows > 1 ? call_.args.a.row_stride : 0;
+    const ConstMatrixView& a = call_.args.a;
+    const bool direct = is_direct();
+    const bool statistics =
+        !is_float_sum() && (call_.idiom().row_products || plan_.column_factor != nullptr);
+    if (!packs_ && !statistics) return;
     for_each_tile([&](const Tile& tile, Index r) {
-      RowSource source{nullptr, 0, tile.rows};
-      if (is_float_sum()) {
-        source.row_bytes = staged ? b_.kc * 4 : stride * 4;
-        for (Index i = tile.rows - 1; i >= 0; --i) {
-          source.data =
-              reinterpret_cast<const std::byte*>(float_row(r + i, k0, size, stage_ + i * b_.kc));
-        }
+      RowSource source{reinterpret_cast<const std::byte*>(stage_),
+                       b_.kc * (is_float_sum() || plan_.dynamic() ? 4 : 1), tile.rows};
+      if (direct) {
+        source.data = element(a, batch_, row0_ + r, k0);
+        // The stride of a single row may be anything.
+        source.row_bytes = a.rows > 1 ? a.row_stride * size_of(a.type) : 0;
       } else {
         auto* stage = reinterpret_cast<std::byte*>(stage_);
-        source.row_bytes = staged ? b_.kc * (plan_.dynamic() ? 4 : 1) : stride;
-        for (Index i = tile.rows - 1; i >= 0; --i) {
-          source.data = int8_row(r + i, k0, size, stage + i * source.row_bytes * (staged ? 1 : 0));
-          if (call_.idiom.row_products) {
-            row_base_[r + i] -= plan_.kernels->neighbour_products(source.data, size, is_signed());
-          }
-          if (plan_.column_factor != nullptr) {
-            row_sum_[r + i] += plan_.kernels->row_sum(source.data, size, is_signed());
-          }
+        for (Index i = 0; i < tile.rows; ++i)
+          stage_row(r + i, k0, size, stage + i * source.row_bytes);
+      }
+      for (Index i = 0; statistics && i < tile.rows; ++i) {
+        const std::byte* row = source.data + i * source.row_bytes;
+        if (call_.idiom().row_products) {
+          row_base_[r + i] -= plan_.kernels->neighbour_products(row, size, is_signed());
+        }
+        if (plan_.column_factor != nullptr) {
+          row_sum_[r + i] += plan_.kernels->row_sum(row, size, is_signed());
         }
       }
-      pack_tile(source, size, packed_ + r * b_.row_bytes);
+      if (packs_) pack_tile(source, size, out + r * b_.row_bytes);
     });
+  }
+
+  /// Rows whose form is A's own can stay where they are. Not at a stride that puts them all into
+  /// the same few sets of L1.
+  bool needs_packing() const {
+    constexpr Index kManySets = 2048;
+    const ConstMatrixView& a = call_.args.a;
+    const RowForm form = call_.idiom().form;
+    const bool own_form = (form == RowForm::f32 && a.type == DType::f32) ||
+                          (form == RowForm::u8_quads && a.type == DType::u8 && k_ % kQuad == 0) ||
+                          (form == RowForm::s8_quads && a.type == DType::s8 && k_ % kQuad == 0);
+    return !own_form || !is_direct() || a.row_stride * size_of(a.type) % kManySets == 0;
   }
 
   bool is_direct() const {
@@ -190,17 +224,25 @@ class GemmTask {
   }
   bool is_signed() const { return plan_.dynamic() || plan_.problem.a == DType::s8; }
 
-  /// Row i as 8-bit integers; quantized into the room of its own floats if need be.
-  const std::byte* int8_row(Index i, Index k0, Index size, std::byte* to) {
-    if (!plan_.dynamic()) return byte_row(i, k0, size, to);
-    const float* x = float_row(i, k0, size, reinterpret_cast<float*>(to));
-    plan_.kernels->quantize_row(x, size, inverse_[i], reinterpret_cast<std::int8_t*>(to));
-    return to;
+  /// Row i as floats, or as 8-bit integers, which floats are quantized to in their own room.
+  void stage_row(Index i, Index k0, Index size, std::byte* to) const {
+    const ConstMatrixView& a = call_.args.a;
+    if (is_float_sum() || plan_.dynamic()) {
+      const float* x = float_row(i, k0, size, reinterpret_cast<float*>(to));
+      if (plan_.dynamic()) {
+        plan_.kernels->quantize_row(x, size, inverse_[i], reinterpret_cast<std::int8_t*>(to));
+      } else if (x != reinterpret_cast<float*>(to)) {
+        std::memcpy(to, x, static_cast<std::size_t>(size) * 4);
+      }
+      return;
+    }
+    const std::byte* from = element(a, batch_, row0_ + i, k0);
+    for (Index k = 0; k < size; ++k) to[k] = from[k * a.col_stride];
   }
 
   void pack_tile(const RowSource& source, Index size, std::byte* out) const {
     const Kernels& kernels = *plan_.kernels;
-    switch (call_.idiom.form) {
+    switch (call_.idiom().form) {
       case RowForm::f32:
         kernels.pack_words(source, size * 4, 0, out);
         break;
@@ -210,6 +252,10 @@ class GemmTask {
       case RowForm::u8_quads:
         kernels.pack_words(source, size, is_signed() ? 0x80808080u : 0, out);
         break;
+      case RowForm::nibbles:
+        kernels.pack_words(source, size, is_signed() ? 0x80808080u : 0, out);
+        kernels.split_nibbles(out, divide_up(size, kQuad) * source.rows);
+        break;
       case RowForm::s8_quads:
         kernels.pack_words(source, size, is_signed() ? 0 : 0x80808080u, out);
         break;
@@ -218,33 +264,77 @@ class GemmTask {
 
   // ---- Products and epilogue.
 
-  void multiply(Index panel, Index count, Index k0, Index size, std::int32_t* sums, bool add) {
+  /// The panels from p on, a step of them, times a slice of k.
+  void multiply(Index p, Index kb, std::int32_t* sums) {
+    const Index count = least(b_.step, panels_ - p), panel = panel0_ + p;
+    const Index k0 = kb * b_.kc, size = least(b_.kc, k_ - k0);
+    const bool add = kb > 0;
     const Index groups = is_float_sum() ? size : divide_up(size, kQuad);
     const Index slice = k0 * kPanel * (is_float_sum() ? 4 : 1);
     const std::byte* b = plan_.weights.panel(weights_batch_, panel) + slice;
     Index b_panel = plan_.weights.panel_bytes();
-    if (call_.idiom.widen_b) {
+    if (call_.idiom().widen_b) {
       const Index wide_panel = b_.kc * kPanel * 2;
       for (Index i = 0; i < count; ++i)
         plan_.kernels->widen(b + i * b_panel, groups, wide_ + i * wide_panel);
       b = wide_;
       b_panel = wide_panel;
     }
-    const Index acc_panel = b_.mc * kPanel;
+    Sums out{.data = sums, .panel = b_.mc * kPanel, .add = add};
+    if (is_final(p)) out = final_sums(panel, add);
+    auto* data = static_cast<std::int32_t*>(out.data);
+    const std::int32_t* row_base = out.row_base;
     for_each_tile([&](const Tile& tile, Index r) {
-      const std::byte* a = packed_ + r * b_.row_bytes;
+      const Rows a = rows_of(tile, r, kb);
+      out.data = data + r * out.row;
+      if (row_base != nullptr) out.row_base = row_base + r;
       if (count == tile.panels) {
-        tile.run[1](a, b, b_panel, groups, sums + r * kPanel, acc_panel, add);
+        tile.run[1](a, b, b_panel, groups, out);
       } else {
         for (Index i = 0; i < count; ++i) {
-          tile.run[0](a, b + i * b_panel, b_panel, groups, sums + i * acc_panel + r * kPanel,
-                      acc_panel, add);
+          Sums one = out;
+          one.data = data + r * out.row + i * out.panel;
+          if (out.column_base != nullptr) one.column_base = out.column_base + i * kPanel;
+          tile.run[0](a, b + i * b_panel, b_panel, groups, one);
         }
       }
     });
   }
 
-  void finish(Index panel, const std::int32_t* sums) const {
+  /// Whether the sums of a step of panels can be made in C: nothing is left to do to them, and all
+  /// columns are C's.
+  bool is_final(Index p) const {
+    const GemmProblem& problem = plan_.problem;
+    const Index count = least(b_.step, panels_ - p);
+    if ((panel0_ + p + count) * kPanel > problem.n) return false;
+    if (is_float_sum()) return problem.c == DType::f32 && problem.epilogue.count == 0;
+    // Products of neighbours in A are complete only when all slices are packed.
+    if (call_.idiom().row_products && !b_.a_stays) return false;
+    return problem.c == DType::s32 && problem.a_zero_points == ZeroPoints::per_tensor &&
+           plan_.column_factor == nullptr;
+  }
+
+  Sums final_sums(Index panel, bool add) const {
+    const MatrixView& c = call_.args.c;
+    Sums out{.data = element(c, batch_, row0_, panel * kPanel),
+             .row = c.rows > 1 ? c.row_stride : 0,
+             .panel = kPanel,
+             .add = add};
+    if (is_float_sum()) return out;
+    out.column_base =
+        call_.choice.base + (weights_batch_ * plan_.weights.panels() + panel) * kPanel;
+    if (call_.idiom().row_products) out.row_base = row_base_;
+    return out;
+  }
+
+  void finish(Index p, const std::int32_t* sums) const {
+    if (is_final(p)) return;
+    for (Index i = 0; i < b_.step && p + i < panels_; ++i) {
+      finish_panel(panel0_ + p + i, sums + i * b_.mc * kPanel);
+    }
+  }
+
+  void finish_panel(Index panel, const std::int32_t* sums) const {
     const GemmProblem& p = plan_.problem;
     const bool integer_bias =
         p.epilogue.count > 0 && p.epilogue.steps[0].kind == Step::Kind::bias_s32;
@@ -257,8 +347,8 @@ class GemmTask {
     o.zero_point = p.c_zero_point;
     o.integer = !is_float_sum();
     if (o.integer) {
-      o.base = (call_.idiom.row_products ? plan_.base_products : plan_.base) + in_batch;
-      if (call_.idiom.row_products) o.row_base = row_base_;
+      o.base = call_.choice.base + in_batch;
+      if (call_.idiom().row_products) o.row_base = row_base_;
       if (p.a_zero_points == ZeroPoints::per_row) {
         o.row_factor = row_factor_;
         o.column_sum = plan_.adjusted + in_batch;
@@ -284,6 +374,7 @@ class GemmTask {
   const GemmPlan& plan_;
   const Index k_;
   const Blocking& b_;
+  bool packs_;
   Index batch_, weights_batch_, row0_, rows_, panel0_, panels_;
   std::byte* packed_;
   std::byte* wide_ = nullptr;

@@ -25,21 +25,41 @@ inline constexpr Index kQuad = 4;    ///< consecutive k that int8 weights are gr
 
 /// How rows of A are laid out for a tile of R rows.
 enum class RowForm : std::uint8_t {
-  u8_quads,   ///< (step, R) words of 4 unsigned bytes; s8 input is stored with 128 added
-  s8_quads,   ///< (step, R) words of 4 signed bytes; u8 input is stored with 128 subtracted
+  u8_quads,   ///< words of 4 unsigned bytes at the strides of Rows: packed as (step, R), s8 input
+              ///< with 128 added; or A itself
+  s8_quads,   ///< the same of signed bytes; u8 input is packed with 128 subtracted
   s16_pairs,  ///< (quad, R, 2) words of 2 shorts: k and k+2, then k+1 and k+3
-  f32,        ///< (step, R) floats
+  nibbles,    ///< (quad, R, 2) words of 4 bytes: the lower halves of u8_quads, then the upper ones
+  f32,        ///< floats at the strides of Rows: packed as (step, R), or A itself
+};
+
+/// A tile's rows of A. The strides, in bytes, are those of quads and f32; the others have their
+/// own.
+struct Rows {
+  const std::byte* data;
+  Index row = 4;   ///< from one row to the next
+  Index step = 0;  ///< from one step to the next
+};
+
+/// Where a tile's sums go, s32 or f32: element (p, i, j) at data[p * panel + i * row + j]. That may
+/// be C itself, when nothing is left to do.
+struct Sums {
+  void* data;
+  Index row = kPanel;
+  Index panel = 0;
+  bool add = false;                           ///< to what is there; otherwise they begin at
+  const std::int32_t* column_base = nullptr;  ///< this (panels, 16), if not null,
+  const std::int32_t* row_base = nullptr;     ///< plus this (rows), if not null; s32 only
 };
 
 /// A micro-kernel: acc[i][j] (+)= sum over k of A[i][k] * B[k][j] for a few rows and the 16 columns
 /// of one or two panels. Integer sums wrap modulo 2^32; float sums take k in order, with fused
 /// multiply-adds where the target has them.
 struct Tile {
-  /// a: `rows` packed rows in the idiom's form. b: panel p begins at b + p * b_panel bytes.
-  /// acc: (panels, .., 16) s32 or f32, panel p begins at acc + p * acc_panel words; read only if
-  /// `add`. groups: quads for integers, steps for f32.
-  using Run = void (*)(const std::byte* a, const std::byte* b, Index b_panel, Index groups,
-                       void* acc, Index acc_panel, bool add) noexcept;
+  /// a: `rows` rows in the idiom's form. b: panel p begins at b + p * b_panel bytes.
+  /// groups: quads for integers, steps for f32.
+  using Run = void (*)(const Rows& a, const std::byte* b, Index b_panel, Index groups,
+                       const Sums& sums) noexcept;
   Index rows = 0;
   Index panels = 0;  ///< 1 or 2: how many at a time suit this height
   Run run[2] = {};   ///< for one panel, for `panels`
@@ -68,7 +88,7 @@ struct Output {
   DType type = DType::s32;
   std::int32_t zero_point = 0;
   bool integer = true;                       ///< accumulators are s32, not f32
-  const std::int32_t* base = nullptr;        ///< (16) added to each row, if integer
+  const std::int32_t* base = nullptr;        ///< (16) or null: added to each row, if integer
   const std::int32_t* row_base = nullptr;    ///< (rows) or null: added to each column
   const std::int32_t* row_factor = nullptr;  ///< (rows) or null: adds row_factor[i] * column_sum[j]
   const std::int32_t* column_sum = nullptr;  ///< (16)
@@ -83,8 +103,8 @@ struct Output {
 /// A target's functions. Chosen once, when an operation is prepared.
 struct Kernels {
   const char* target;  ///< Highway's name, e.g. "AVX2"
-  Idiom pairs;         ///< s16_pairs, B widened beforehand: many rows
-  Idiom pairs_stream;  ///< s16_pairs, B widened in the loop: few rows
+  Idiom pairs;         ///< 16-bit products, B widened beforehand: many rows
+  Idiom few;           ///< exact for any weights, B as it is: few rows
   Idiom proven;        ///< quads with 16-bit pair sums: exact only if the weights prove it
   Idiom quads;         ///< quads with 32-bit sums: exact always
   Idiom f32;
@@ -96,6 +116,8 @@ struct Kernels {
   /// Packs rows of 8-bit elements as words, each XORed with `flip` (0x80808080 swaps signedness).
   void (*pack_words)(const RowSource& rows, Index bytes, std::uint32_t flip,
                      std::byte* out) noexcept;
+  /// From u8_quads to nibbles, in place: `count` words become 2 count. Null without the idiom.
+  void (*split_nibbles)(std::byte* words, Index count) noexcept;
   /// The sum of x[0] x[1] + x[2] x[3] + ... over k 8-bit elements, modulo 2^32.
   std::int32_t (*neighbour_products)(const std::byte* row, Index k, bool is_signed) noexcept;
   /// The sum of k 8-bit elements.

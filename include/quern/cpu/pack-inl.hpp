@@ -17,8 +17,15 @@ using VB32 = hn::Vec<B32>;
 /// Bytes [at, at + 16) of a row of `size` bytes; beyond its end zeros, without reading there.
 HWY_INLINE VB32 load_block(const std::byte* row, Index at, Index size) {
   if (at + 16 <= size) return hn::LoadU(B32(), reinterpret_cast<const std::int32_t*>(row + at));
+  // Copies of fixed sizes: a memcpy of any size is a call, which short rows would feel.
   alignas(16) std::byte tail[16] = {};
-  std::memcpy(tail, row + at, static_cast<std::size_t>(size - at));
+  const Index rest = size - at;
+  const std::byte* from = row + at;
+  Index done = 0;
+  if ((rest & 8) != 0) std::memcpy(tail, from, 8), done = 8;
+  if ((rest & 4) != 0) std::memcpy(tail + done, from + done, 4), done += 4;
+  if ((rest & 2) != 0) std::memcpy(tail + done, from + done, 2), done += 2;
+  if ((rest & 1) != 0) tail[done] = from[done];
   return hn::Load(B32(), reinterpret_cast<const std::int32_t*>(tail));
 }
 
@@ -143,6 +150,26 @@ inline void pack_words(const RowSource& rows, Index bytes, std::uint32_t flip,
         std::memcpy(out + (at / 4 + w) * step_bytes + r * 4, words + w, 4);
       }
     }
+  }
+}
+
+inline void split_nibbles(std::byte* words, Index count) noexcept {
+  // Backwards, so that nothing is overwritten before it has been read.
+  constexpr std::int32_t kMask = 0x0F0F0F0F;
+  Index i = count;
+  for (; i % 4 != 0; --i) {
+    std::int32_t word, halves[2];
+    std::memcpy(&word, words + (i - 1) * 4, 4);
+    halves[0] = word & kMask;
+    halves[1] = (word >> 4) & kMask;
+    std::memcpy(words + (i - 1) * 8, halves, 8);
+  }
+  const VB32 mask = hn::Set(B32(), kMask);
+  for (; i != 0; i -= 4) {
+    const VB32 x = hn::LoadU(B32(), reinterpret_cast<const std::int32_t*>(words + (i - 4) * 4));
+    const VB32 lower = hn::And(x, mask), upper = hn::And(hn::ShiftRight<4>(x), mask);
+    store_block(words + (i - 4) * 8, hn::InterleaveLower(lower, upper));
+    store_block(words + (i - 4) * 8 + 16, upper_32(lower, upper));
   }
 }
 

@@ -53,13 +53,13 @@ void set_tiles(Idiom& idiom) {
 inline Kernels make_kernels(bool dot) {
   Kernels k = {};
   k.target = hwy::TargetName(HWY_TARGET);
-  k.pairs.form = k.pairs_stream.form = RowForm::s16_pairs;
+  k.pairs.form = k.few.form = RowForm::s16_pairs;
   k.f32.name = "f32";
   k.f32.form = RowForm::f32;
   set_tiles<MacF32>(k.f32);
 #if HWY_TARGET == HWY_SCALAR
-  k.pairs.name = k.pairs_stream.name = "scalar";
-  k.pairs.tiles[0] = k.pairs_stream.tiles[0] = {1, 1, {&tile_pairs_scalar, &tile_pairs_scalar}};
+  k.pairs.name = k.few.name = "scalar";
+  k.pairs.tiles[0] = k.few.tiles[0] = {1, 1, {&tile_pairs_scalar, &tile_pairs_scalar}};
 #else
   k.pairs.widen_b = true;
 #if QUERN_HAVE_SUMS
@@ -72,8 +72,16 @@ inline Kernels make_kernels(bool dot) {
   k.pairs.name = "s16_pairs";
   set_tiles<MacPairs>(k.pairs);
 #endif
-  k.pairs_stream.name = "s16_pairs_stream";
-  set_tiles<MacPairsStream>(k.pairs_stream);
+#if QUERN_HAVE_PROVEN
+  k.few.name = "u8s8_nibbles";
+  k.few.form = RowForm::nibbles;
+  k.few.tiles[0] = {2, 1, {&tile_nibbles<2, 1>, &tile_nibbles<2, 1>}};
+  k.few.tiles[1] = {1, 1, {&tile_nibbles<1, 1>, &tile_nibbles<1, 1>}};
+  k.split_nibbles = &split_nibbles;
+#else
+  k.few.name = "s16_pairs_stream";
+  set_tiles<MacPairsStream>(k.few);
+#endif
 #endif
 #if QUERN_HAVE_PROVEN
   k.proven.name = "u8s8_proven";

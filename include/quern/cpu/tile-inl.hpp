@@ -15,7 +15,7 @@ namespace HWY_NAMESPACE {
 
 /// f32: a fused multiply-add where there is one. 2 multiplies and adds a lane: the port limit.
 struct MacF32 {
-  static constexpr int kSteps = 1, kGroupBytes = 64, kRowBytes = 4;
+  static constexpr int kSteps = 1, kGroupBytes = 64, kRowBytes = 0;  // rows have strides
   static constexpr bool kTwoSums = false;
   using Sum = VF;
   using Lane = float;
@@ -157,7 +157,7 @@ struct MacSums {
 #if QUERN_HAVE_PROVEN || QUERN_HAVE_QUADS
 
 struct MacWords {
-  static constexpr int kSteps = 1, kGroupBytes = 64, kRowBytes = 4;
+  static constexpr int kSteps = 1, kGroupBytes = 64, kRowBytes = 0;  // rows have strides
   static constexpr bool kTwoSums = false;
   using Sum = V32;
   using Lane = std::int32_t;
@@ -231,46 +231,66 @@ struct MacQuads : MacWords {
 
 // ---- The tile.
 
+/// What a sum begins with: see Sums. `at`: its place; `column`: its first column, of all panels'.
+template <class Lane, class D>
+HWY_INLINE hn::Vec<D> begin_sum(D d, const Sums& sums, const Lane* at, Index column, int r) {
+  if (sums.add) return hn::LoadU(d, at);
+  auto sum = hn::Zero(d);
+  if constexpr (std::is_same_v<Lane, std::int32_t>) {
+    if (sums.column_base != nullptr) sum = hn::LoadU(d, sums.column_base + column);
+    if (sums.row_base != nullptr) sum = hn::Add(sum, hn::Set(d, sums.row_base[r]));
+  }
+  return sum;
+}
+
 #if HWY_HAVE_SCALABLE || (defined(HWY_TARGET_IS_SVE) && HWY_TARGET_IS_SVE)
 
 /// Vectors of unknown length cannot be array elements: four named sums, one vector of columns at a
 /// time. R is 4 or 1.
 template <class Mac, int R, int P>
-void tile(const std::byte* a0, const std::byte* b0, Index b_panel, Index groups, void* acc,
-          Index acc_panel, bool add) noexcept {
+void tile(const Rows& rows, const std::byte* b0, Index b_panel, Index groups,
+          const Sums& sums) noexcept {
   using Lane = typename Mac::Lane;
   const hn::CappedTag<Lane, 16> d;
   const Index lanes = static_cast<Index>(hn::Lanes(d));
+  const Index row_stride = Mac::kRowBytes != 0 ? Mac::kRowBytes : rows.row,
+              group_stride = Mac::kRowBytes != 0 ? R * Mac::kRowBytes : rows.step;
   const auto zero = hn::Zero(d);
   for (Index p = 0; p < P; ++p) {
     for (Index c = 0; c < 16; c += lanes) {
-      Lane* out = static_cast<Lane*>(acc) + p * acc_panel + c;
+      Lane* out = static_cast<Lane*>(sums.data) + p * sums.panel + c;
       auto s0 = zero, s1 = zero, s2 = zero, s3 = zero, t0 = zero, t1 = zero, t2 = zero, t3 = zero;
-      if (add && !Mac::kTwoSums) {
-        s0 = hn::LoadU(d, out);
+      const auto start = [&](int r) HWY_ATTR {
+        return begin_sum<Lane>(d, sums, out + r * sums.row, p * 16 + c, r);
+      };
+      if constexpr (!Mac::kTwoSums) {
+        s0 = start(0);
         if constexpr (R == 4) {
-          s1 = hn::LoadU(d, out + 16);
-          s2 = hn::LoadU(d, out + 32);
-          s3 = hn::LoadU(d, out + 48);
+          s1 = start(1);
+          s2 = start(2);
+          s3 = start(3);
         }
       }
-      const std::byte* a = a0;
+      const std::byte* a = rows.data;
       const std::byte* b = b0 + p * b_panel;
-      for (Index g = 0; g < groups; ++g, a += R * Mac::kRowBytes, b += Mac::kGroupBytes) {
+      for (Index g = 0; g < groups; ++g, a += group_stride, b += Mac::kGroupBytes) {
         for (int s = 0; s < Mac::kSteps; ++s) {
           const auto bv = Mac::load(b, s, c);
           Mac::multiply(Mac::broadcast(a + s * 4), bv, s0, t0);
           if constexpr (R == 4) {
-            Mac::multiply(Mac::broadcast(a + Mac::kRowBytes + s * 4), bv, s1, t1);
-            Mac::multiply(Mac::broadcast(a + 2 * Mac::kRowBytes + s * 4), bv, s2, t2);
-            Mac::multiply(Mac::broadcast(a + 3 * Mac::kRowBytes + s * 4), bv, s3, t3);
+            Mac::multiply(Mac::broadcast(a + row_stride + s * 4), bv, s1, t1);
+            Mac::multiply(Mac::broadcast(a + 2 * row_stride + s * 4), bv, s2, t2);
+            Mac::multiply(Mac::broadcast(a + 3 * row_stride + s * 4), bv, s3, t3);
           }
         }
       }
       const auto store = [&](auto sum, auto sum1, int r) HWY_ATTR {
         const auto total = Mac::total(sum, sum1);
-        hn::StoreU(add && Mac::kTwoSums ? hn::Add(total, hn::LoadU(d, out + r * 16)) : total, d,
-                   out + r * 16);
+        if constexpr (Mac::kTwoSums) {
+          hn::StoreU(hn::Add(total, start(r)), d, out + r * sums.row);
+        } else {
+          hn::StoreU(total, d, out + r * sums.row);
+        }
       };
       store(s0, t0, 0);
       if constexpr (R == 4) {
@@ -287,33 +307,39 @@ void tile(const std::byte* a0, const std::byte* b0, Index b_panel, Index groups,
 /// R x (16 P) sums in registers; per step one load for each vector of B and one broadcast for each
 /// row of A.
 template <class Mac, int R, int P>
-void tile(const std::byte* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b, Index b_panel,
-          Index groups, void* acc, Index acc_panel, bool add) noexcept {
+void tile(const Rows& rows, const std::byte* HWY_RESTRICT b, Index b_panel, Index groups,
+          const Sums& sums) noexcept {
   using Lane = typename Mac::Lane;
   using D = hn::CappedTag<Lane, HWY_TARGET == HWY_SCALAR ? 1 : 16>;
   const D d;
   constexpr int kLanes = static_cast<int>(hn::MaxLanes(D()));
   constexpr int kVectors = 16 / kLanes, kColumns = P * kVectors;  // vectors of B in a step
-  Lane* out = static_cast<Lane*>(acc);
   const auto at = [&](int r, int v) QUERN_LAMBDA {
-    return out + (v / kVectors) * acc_panel + r * 16 + (v % kVectors) * kLanes;
+    return static_cast<Lane*>(sums.data) + (v / kVectors) * sums.panel + r * sums.row +
+           (v % kVectors) * kLanes;
   };
+  const auto start = [&](int r, int v)
+                         QUERN_LAMBDA { return begin_sum<Lane>(d, sums, at(r, v), v * kLanes, r); };
 
   typename Mac::Sum sum[R][kColumns], sum1[Mac::kTwoSums ? R : 1][Mac::kTwoSums ? kColumns : 1];
   QUERN_UNROLL for (int r = 0; r < R; ++r) {
     QUERN_UNROLL for (int v = 0; v < kColumns; ++v) {
-      sum[r][v] = add && !Mac::kTwoSums ? hn::LoadU(d, at(r, v)) : hn::Zero(d);
+      sum[r][v] = hn::Zero(d);
+      if constexpr (!Mac::kTwoSums) sum[r][v] = start(r, v);
       sum1[Mac::kTwoSums ? r : 0][Mac::kTwoSums ? v : 0] = hn::Zero(d);
     }
   }
-  for (Index g = 0; g < groups; ++g, a += R * Mac::kRowBytes, b += Mac::kGroupBytes) {
+  const std::byte* HWY_RESTRICT a = rows.data;
+  const Index row_stride = Mac::kRowBytes != 0 ? Mac::kRowBytes : rows.row,
+              group_stride = Mac::kRowBytes != 0 ? R * Mac::kRowBytes : rows.step;
+  for (Index g = 0; g < groups; ++g, a += group_stride, b += Mac::kGroupBytes) {
     QUERN_UNROLL for (int s = 0; s < Mac::kSteps; ++s) {
       decltype(Mac::load(b, 0, 0)) bv[kColumns];
       QUERN_UNROLL for (int v = 0; v < kColumns; ++v) {
         bv[v] = Mac::load(b + (v / kVectors) * b_panel, s, (v % kVectors) * kLanes);
       }
       QUERN_UNROLL for (int r = 0; r < R; ++r) {
-        const auto av = Mac::broadcast(a + r * Mac::kRowBytes + s * 4);
+        const auto av = Mac::broadcast(a + r * row_stride + s * 4);
         QUERN_UNROLL for (int v = 0; v < kColumns; ++v) {
           Mac::multiply(av, bv[v], sum[r][v], sum1[Mac::kTwoSums ? r : 0][Mac::kTwoSums ? v : 0]);
         }
@@ -324,9 +350,102 @@ void tile(const std::byte* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b, Inde
     QUERN_UNROLL for (int v = 0; v < kColumns; ++v) {
       auto total = Mac::total(sum[r][v], sum1[Mac::kTwoSums ? r : 0][Mac::kTwoSums ? v : 0]);
       // Lanes of two sums belong to other columns until they are brought together.
-      if (add && Mac::kTwoSums) total = hn::Add(total, hn::LoadU(d, at(r, v)));
+      if constexpr (Mac::kTwoSums) total = hn::Add(total, start(r, v));
       hn::StoreU(total, d, at(r, v));
     }
+  }
+}
+
+#endif
+
+#if QUERN_HAVE_PROVEN
+
+/// u8 x s8 for any weights: each activation is split, a = low + 16 high, and each half's products
+/// are added in 16 bits, since 8 pairs of them are at most 8 * 2 * 15 * 128 = 30720; then in 32.
+/// Per 32 products (256 bits) 2 multiplications and 2 additions, and a share of 2 and 2 for every 8
+/// quads: no widening of B, which few rows do not pay back.
+struct Nibbles {
+  static constexpr Index kQuads = 8;  ///< whose products fit 16 bits
+
+#if HWY_TARGET <= HWY_AVX3
+  static HWY_INLINE V16 multiply(V16 sum, V32 a, V32 b) {
+    return V16{_mm512_add_epi16(sum.raw, _mm512_maddubs_epi16(a.raw, b.raw))};
+  }
+#elif HWY_TARGET <= HWY_AVX2
+  static HWY_INLINE V16 multiply(V16 sum, V32 a, V32 b) {
+#if HWY_COMPILER_GCC_ACTUAL
+    // As in MacPairs: g++ would add up in trees and spill.
+    __m256i total = sum.raw, product;
+    asm("vpmaddubsw {%3, %2, %1|%1, %2, %3}\n\tvpaddw {%1, %0, %0|%0, %0, %1}"
+        : "+x"(total), "=&x"(product)
+        : "x"(a.raw), "x"(b.raw));
+    return V16{total};
+#else
+    return V16{_mm256_add_epi16(sum.raw, _mm256_maddubs_epi16(a.raw, b.raw))};
+#endif
+  }
+#else
+  static HWY_INLINE V16 multiply(V16 sum, V32 a, V32 b) {
+    return V16{_mm_add_epi16(sum.raw, _mm_maddubs_epi16(a.raw, b.raw))};
+  }
+#endif
+  /// sum + factor * (pairs of parts).
+  static HWY_INLINE V32 flush(V32 sum, V16 part, std::int16_t factor) {
+    V32 unused = hn::Zero(D32());
+    return hn::ReorderWidenMulAccumulate(D32(), part, hn::Set(D16(), factor), sum, unused);
+  }
+};
+
+/// A Tile over 8-bit panels, A in RowForm::nibbles.
+template <int R, int P>
+void tile_nibbles(const Rows& rows, const std::byte* HWY_RESTRICT b, Index b_panel, Index groups,
+                  const Sums& sums) noexcept {
+  const std::byte* HWY_RESTRICT a = rows.data;
+  const D32 d;
+  constexpr int kLanes = static_cast<int>(hn::MaxLanes(D32()));
+  constexpr int kVectors = 16 / kLanes, kColumns = P * kVectors;
+  const auto at = [&](int r, int v) QUERN_LAMBDA {
+    return static_cast<std::int32_t*>(sums.data) + (v / kVectors) * sums.panel + r * sums.row +
+           (v % kVectors) * kLanes;
+  };
+  V32 sum[R][kColumns];
+  QUERN_UNROLL for (int r = 0; r < R; ++r) {
+    QUERN_UNROLL for (int v = 0; v < kColumns; ++v) {
+      sum[r][v] = begin_sum<std::int32_t>(d, sums, at(r, v), v * kLanes, r);
+    }
+  }
+  while (groups > 0) {
+    V16 low[R][kColumns], high[R][kColumns];
+    QUERN_UNROLL for (int r = 0; r < R; ++r) {
+      QUERN_UNROLL for (int v = 0; v < kColumns; ++v) low[r][v] = high[r][v] = hn::Zero(D16());
+    }
+    const Index count = groups < Nibbles::kQuads ? groups : Nibbles::kQuads;
+    groups -= count;
+    for (Index g = 0; g < count; ++g, a += R * 8, b += 64) {
+      V32 bv[kColumns];
+      QUERN_UNROLL for (int v = 0; v < kColumns; ++v) {
+        bv[v] = MacWords::load(b + (v / kVectors) * b_panel, 0, (v % kVectors) * kLanes);
+      }
+      QUERN_UNROLL for (int r = 0; r < R; ++r) {
+        const V32 lower = MacWords::broadcast(a + r * 8);
+        QUERN_UNROLL for (int v = 0; v < kColumns; ++v) {
+          low[r][v] = Nibbles::multiply(low[r][v], lower, bv[v]);
+        }
+        const V32 upper = MacWords::broadcast(a + r * 8 + 4);
+        QUERN_UNROLL for (int v = 0; v < kColumns; ++v) {
+          high[r][v] = Nibbles::multiply(high[r][v], upper, bv[v]);
+        }
+      }
+    }
+    QUERN_UNROLL for (int r = 0; r < R; ++r) {
+      QUERN_UNROLL for (int v = 0; v < kColumns; ++v) {
+        sum[r][v] = Nibbles::flush(sum[r][v], low[r][v], 1);
+        sum[r][v] = Nibbles::flush(sum[r][v], high[r][v], 16);
+      }
+    }
+  }
+  QUERN_UNROLL for (int r = 0; r < R; ++r) {
+    QUERN_UNROLL for (int v = 0; v < kColumns; ++v) hn::StoreU(sum[r][v], d, at(r, v));
   }
 }
 
@@ -335,19 +454,21 @@ void tile(const std::byte* HWY_RESTRICT a, const std::byte* HWY_RESTRICT b, Inde
 #if HWY_TARGET == HWY_SCALAR
 #define QUERN_HAVE_SUMS 0
 /// One row without vectors: the same contract in plain C++, from 8-bit panels.
-inline void tile_pairs_scalar(const std::byte* a, const std::byte* b, Index, Index groups,
-                              void* acc, Index, bool add) noexcept {
-  const auto* ap = reinterpret_cast<const std::int16_t*>(a);  // (quad, 2, 2): k, k+2, k+1, k+3
-  const auto* bp = reinterpret_cast<const std::int8_t*>(b);   // (quad, 16, 4)
-  auto* out = static_cast<std::uint32_t*>(acc);
+inline void tile_pairs_scalar(const Rows& a, const std::byte* b, Index, Index groups,
+                              const Sums& sums) noexcept {
+  const auto* ap = reinterpret_cast<const std::int16_t*>(a.data);  // (quad, 2, 2): k, k+2, k+1, k+3
+  const auto* bp = reinterpret_cast<const std::int8_t*>(b);        // (quad, 16, 4)
+  auto* out = static_cast<std::int32_t*>(sums.data);
   for (Index j = 0; j < 16; ++j) {
-    std::uint32_t sum = add ? out[j] : 0;
+    const D32 d;
+    auto sum =
+        static_cast<std::uint32_t>(hn::GetLane(begin_sum<std::int32_t>(d, sums, out + j, j, 0)));
     for (Index g = 0; g < groups; ++g) {
       const std::int16_t* x = ap + g * 4;
       const std::int8_t* y = bp + (g * 16 + j) * 4;
       sum += static_cast<std::uint32_t>(x[0] * y[0] + x[2] * y[1] + x[1] * y[2] + x[3] * y[3]);
     }
-    out[j] = sum;
+    out[j] = static_cast<std::int32_t>(sum);
   }
 }
 #endif

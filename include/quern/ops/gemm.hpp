@@ -281,7 +281,8 @@ inline Error validate(const GemmProblem& p, const ConstMatrixView& b) {
   return detail::check_strides(b, "gemm: b");
 }
 
-/// One call of a valid problem. Never allocates.
+/// One call of a valid problem: shapes, strides and addresses, but nothing that is there, so that
+/// backends with memory of their own can ask too. Never allocates.
 inline Error validate(const GemmProblem& p, const GemmArgs& args) noexcept {
   using detail::LL;
   const ConstMatrixView a = args.a, c = args.c, r = args.residual;
@@ -353,22 +354,34 @@ inline Error validate(const GemmProblem& p, const GemmArgs& args) noexcept {
       return Error::make(Code::bad_shape, "gemm: %lld row scales for %lld rows",
                          LL(args.row_scales.size()), LL(rows));
     }
-    for (Index i = 0; i < rows; ++i) {
-      const float s = args.row_scales[static_cast<std::size_t>(i)];
-      if (!std::isfinite(s)) {
-        return Error::make(Code::bad_value, "gemm: row scale %lld is %g; it must be finite", LL(i),
-                           double(s));
-      }
-    }
   }
   if (p.a_zero_points == ZeroPoints::per_row) {
     if (std::ssize(args.a_zero_points) != rows) {
       return Error::make(Code::bad_shape, "gemm: %lld zero points for %lld rows of a",
                          LL(args.a_zero_points.size()), LL(rows));
     }
-    for (Index i = 0; i < rows; ++i) {
-      const std::int32_t z = args.a_zero_points[static_cast<std::size_t>(i)];
-      if (Error e = detail::check_zero_point("a's", z, p.a, i)) return e;
+  }
+  return {};
+}
+
+/// The numbers that come with a valid call: row scales must be finite, zero points in the range of
+/// a's type. Reads them, so they have to be in the program's memory.
+inline Error validate_values(const GemmProblem& p, const GemmArgs& args) noexcept {
+  using detail::LL;
+  if (p.epilogue.has(Step::Kind::row_scale)) {
+    Index i = 0;
+    for (const float s : args.row_scales) {
+      if (!std::isfinite(s)) {
+        return Error::make(Code::bad_value, "gemm: row scale %lld is %g; it must be finite", LL(i),
+                           double(s));
+      }
+      ++i;
+    }
+  }
+  if (p.a_zero_points == ZeroPoints::per_row) {
+    Index i = 0;
+    for (const std::int32_t z : args.a_zero_points) {
+      if (Error e = detail::check_zero_point("a's", z, p.a, i++)) return e;
     }
   }
   return {};

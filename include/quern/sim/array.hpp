@@ -12,7 +12,11 @@
 //            the last sums; the array only ever waits for a word's turn on that path. Output
 //            stationary: max(t, R), for a column delivers the R sums of a fold one each cycle.
 //   preload  overlap with doubled registers and a path of their own: max(t, load) for every fold
-//            but the first, which takes load + t.
+//            but the first, which takes load + t. It does nothing for sums, which are not loaded.
+//
+// Output stationary assumes one output bus a column. An element that takes several cycles for a
+// multiplication makes it in narrower passes that each move on after one cycle, so the skew stays.
+// Pieces of k that several arrays work on are added in the same accumulators at no cost.
 #pragma once
 
 #include "quern/core/memory.hpp"

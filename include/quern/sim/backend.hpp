@@ -37,6 +37,16 @@ class Backend : public HostMemory {
     return work;
   }
 
+  /// With that many rows, a tile that fits is one that fits for any number of rows.
+  Index rows_of_smallest_tile() const noexcept {
+    Index rows = kStreamedPiece;
+    for (const Index other : {chip_->array.rows, chip_->array.columns,
+                              options_.mapping ? options_.mapping->tile.m : 0}) {
+      if (other > rows) rows = other;
+    }
+    return rows;
+  }
+
   /// The mapping that is used for a work. Never allocates.
   Error mapping_for(const Work& work, Mapping* mapping) const noexcept {
     if (!options_.mapping) return find_mapping(*chip_, work, mapping);
@@ -61,7 +71,7 @@ inline Error supports(const sim::Backend& backend, const GemmProblem& p) {
                        chip.name.c_str(), name(p.a), name(p.b));
   }
   sim::Mapping unused;
-  return backend.mapping_for(backend.work_of(p, 1, 1, 4), &unused);
+  return backend.mapping_for(backend.work_of(p, backend.rows_of_smallest_tile(), 1, 4), &unused);
 }
 
 }  // namespace QUERN_ABI

@@ -168,7 +168,7 @@ struct Chip {
 
 /// What a field may be.
 struct Rule {
-  enum class Kind : std::uint8_t { at_least_0, at_least_1, above_0, fraction } kind;
+  enum class Kind : std::uint8_t { at_least_0, at_least_1, rate, fraction } kind;
   double most = 1e12;
 
   bool allows(double v) const {
@@ -178,15 +178,16 @@ struct Rule {
         return v >= 0 && low_enough;
       case Kind::at_least_1:
         return v >= 1 && low_enough;
-      case Kind::above_0:
-        return v > 0 && low_enough;
+      case Kind::rate:
+        return v >= 1e-3 && low_enough;
       case Kind::fraction:
         return v > 0 && v <= 1;
     }
     return false;
   }
   const char* words() const {
-    constexpr const char* kWords[] = {"at least 0", "at least 1", "above 0", "above 0, at most 1"};
+    constexpr const char* kWords[] = {"at least 0", "at least 1", "at least 0.001",
+                                      "above 0, at most 1"};
     return kWords[static_cast<std::uint8_t>(kind)];
   }
 };
@@ -197,8 +198,8 @@ template <class AnyChip, class F>
 void for_each_field(AnyChip& chip, F&& f) {
   using K = Rule::Kind;
   constexpr Rule size{K::at_least_1, 65536}, count{K::at_least_1, 1e6}, cycles{K::at_least_0, 1e9},
-      cost{K::at_least_0}, rate{K::above_0, kUnlimited}, flag{K::at_least_0, 1};
-  f("clock_mhz", chip.clock_mhz, Rule{K::above_0, 1e6});
+      cost{K::at_least_0}, rate{K::rate, kUnlimited}, flag{K::at_least_0, 1};
+  f("clock_mhz", chip.clock_mhz, Rule{K::rate, 1e6});
   f("dies", chip.dies, Rule{K::at_least_1, 2});
   f("array.rows", chip.array.rows, size);
   f("array.columns", chip.array.columns, size);

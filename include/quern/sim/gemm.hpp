@@ -50,6 +50,7 @@ class Gemm {
             Parallel /*executor*/ = {}) const noexcept {
     const GemmProblem& p = *problem_;
     if (Error e = validate(p, args)) return e;
+    if (Error e = validate_values(p, args)) return e;
     const Index m = args.a.rows, batch = args.a.batch;
     if (m == 0 || p.n == 0 || batch == 0) return {};
     const double needed = Values::bytes(backend_.chip(), p, static_cast<double>(m * batch));

@@ -14,12 +14,18 @@ namespace quern {
 inline namespace QUERN_ABI {
 namespace sim {
 
+/// Extents that stream have no natural unit: tiles of 16 are as small as anyone needs.
+inline constexpr Index kStreamedPiece = 16;
+
+/// Longer than this is refused: 28 hours at 1 THz.
+inline constexpr Index kMostCycles = Index{100'000'000} * 1'000'000'000;
+
 /// The last die's end, or anything above `limit`.
 inline Index time_of(const Chip& chip, const Work& work, const Mapping& mapping, Index limit) {
   Index end = 0;
   for (Index die = 0; die < chip.dies && end <= limit; ++die) {
     const Tiling tiling(chip, work, mapping, die);
-    Timer timer(chip, work, mapping, die, false, limit);
+    Timer timer(chip, work, mapping, tiling, die, false, limit);
     tiling.lower(timer);
     if (timer.end() > end) end = timer.end();
   }
@@ -58,7 +64,7 @@ class Mapper {
         mac_(cycles_per_mac(chip.array, work.a, work.b)),
         dram_rate_(chip.dram.gb_per_s * chip.dram.efficiency * 1e3 / chip.clock_mhz) {}
 
-  /// False if no tile fits.
+  /// False if no tile fits, or none is done within kMostCycles.
   bool search(Mapping* best) {
     for (const Dataflow d :
          {Dataflow::weight_stationary, Dataflow::output_stationary, Dataflow::input_stationary}) {
@@ -67,18 +73,18 @@ class Mapper {
     *best = best_;
     return found_;
   }
+  bool fits() const { return fits_; }
 
  private:
   void try_dataflow(Dataflow dataflow) {
-    // Streaming extents have no natural unit: pieces of 16 are as small as anyone needs.
-    constexpr Index kPiece = 16;
     const Index r = chip_.array.rows, c = chip_.array.columns;
     const bool ws = dataflow == Dataflow::weight_stationary,
                os = dataflow == Dataflow::output_stationary;
-    const Sizes ms(work_.extent.m, ws   ? kPiece
+    const Sizes ms(work_.extent.m, ws   ? kStreamedPiece
                                    : os ? r
                                         : c),
-        ns(work_.extent.n, ws || os ? c : kPiece), ks(work_.extent.k, os ? kPiece : r);
+        ns(work_.extent.n, ws || os ? c : kStreamedPiece),
+        ks(work_.extent.k, os ? kStreamedPiece : r);
     Mapping m;
     m.dataflow = dataflow;
     for (const Mapping::Split split : {Mapping::Split::rows, Mapping::Split::columns}) {
@@ -102,6 +108,7 @@ class Mapper {
   void consider(const Mapping& m) {
     const Tiling tiling(chip_, work_, m, 0);  // the first die's share is the largest
     if (!tiling.fits()) return;
+    fits_ = true;
     const double bytes = tiling.dram_bytes();
     if (bytes / dram_rate_ > static_cast<double>(time_)) return;
     const Index bound = array_bound(m, tiling);
@@ -118,9 +125,13 @@ class Mapper {
   Index array_bound(const Mapping& m, const Tiling& tiling) const {
     const Extent &part = tiling.part(), &tile = tiling.tile();
     if (tiling.empty() || tile.k == 0) return 0;
-    const Index full = (part.m / tile.m) * (part.n / tile.n) * (part.k / tile.k) * work_.batch;
-    return chip_.array.start_up_cycles +
-           full * time_of(chip_.array, m.dataflow, mac_, tile).occupied();
+    const auto tiles = [](Index all, Index one) { return static_cast<double>(all / one); };
+    const double cycles =
+        tiles(part.m, tile.m) * tiles(part.n, tile.n) * tiles(part.k, tile.k) *
+        static_cast<double>(work_.batch) *
+        static_cast<double>(time_of(chip_.array, m.dataflow, mac_, tile).occupied());
+    if (cycles > static_cast<double>(kMostCycles)) return kMostCycles + 1;
+    return chip_.array.start_up_cycles + static_cast<Index>(cycles);
   }
 
   const Chip& chip_;
@@ -128,16 +139,24 @@ class Mapper {
   const Index mac_;
   const double dram_rate_;
   Mapping best_;
-  Index time_ = INT64_MAX;
+  Index time_ = kMostCycles;
   double bytes_ = kUnlimited;
-  bool found_ = false;
+  bool found_ = false, fits_ = false;
 };
 
 }  // namespace detail
 
-/// Error if no tile of the smallest size fits the buffers.
+/// Error if no tile of the smallest size fits the buffers, or nothing ends within kMostCycles.
 inline Error find_mapping(const Chip& chip, const Work& work, Mapping* mapping) noexcept {
-  if (detail::Mapper(chip, work).search(mapping)) return {};
+  detail::Mapper mapper(chip, work);
+  if (mapper.search(mapping)) return {};
+  if (mapper.fits()) {
+    return Error::make(Code::unsupported,
+                       "chip %.40s: %lld x %lld x %lld x %lld takes more than %g cycles",
+                       chip.name.c_str(), static_cast<long long>(work.batch),
+                       static_cast<long long>(work.extent.m), static_cast<long long>(work.extent.n),
+                       static_cast<long long>(work.extent.k), static_cast<double>(kMostCycles));
+  }
   return Error::make(Code::unsupported,
                      "chip %.40s: the buffers (a %g, b %g, c %g KiB) cannot hold one tile of its "
                      "%lld x %lld array",
@@ -184,7 +203,7 @@ inline Report account(const Chip& chip, const Work& work, const Mapping& mapping
   double mapped = 0;
   for (Index die = 0; die < chip.dies; ++die) {
     const Tiling tiling(chip, work, mapping, die);
-    Timer timer(chip, work, mapping, die, true, INT64_MAX, trace);
+    Timer timer(chip, work, mapping, tiling, die, true, INT64_MAX, trace);
     tiling.lower(timer);
     if (die == 0 || timer.end() > r.cycles) timer.write_times(r);
     r.counts += timer.counts();

@@ -9,6 +9,9 @@
 //
 // Buffers hold whole tiles in slots that are filled in turn. An operand that would be needed again
 // stays if all its tiles, or the strip that the inner loop repeats, fit; otherwise it streams.
+//
+// A reader that recognizes a steady state, when one iteration of a loop leaves it as the iteration
+// before did, may skip the iterations that are alike: see Repeats.
 #pragma once
 
 #include "quern/ops/gemm.hpp"
@@ -88,6 +91,14 @@ constexpr const char* name(Instruction::Kind k) {
   return kNames[static_cast<std::uint8_t>(k)];
 }
 
+/// Where a reader stands between two iterations of a loop: level 0 (the inner one over tiles of C),
+/// 1 (the outer one) or 2 (slices of k).
+struct Repeats {
+  int level = 0;
+  Index left = 0;             ///< iterations to come that are like the last two
+  Index a = 0, b = 0, c = 0;  ///< the slots that the next iteration begins with
+};
+
 /// One die's share of a work, and how its buffers are used.
 class Tiling {
  public:
@@ -144,7 +155,8 @@ class Tiling {
     return d(work_.batch) * (activations + b + c * d(work_.residual_bytes));
   }
 
-  /// Calls emit(instruction) for the whole program until it returns false.
+  /// Calls emit(instruction) for the whole program until it returns false. Between iterations,
+  /// emit.skip(repeats), if there is such a function, says how many to leave out.
   template <class Emit>
   bool lower(Emit&& emit) const {
     // A die without columns of its own still quantizes its share of the rows.
@@ -156,6 +168,10 @@ class Tiling {
     Instruction pending;  // the tile whose epilogue and store are still to come
     bool has_pending = false;
     for (Index p = 0; p < work_.batch; ++p) {
+      // Iterations are alike if their tiles are whole; the first loads what stays.
+      const Index k_alike = tile_.k == 0 ? 0 : part_.k / tile_.k;
+      const Index inner_alike = (rows_outer ? part_.n / tile_.n : part_.m / tile_.m),
+                  outer_alike = (rows_outer ? part_.m / tile_.m : part_.n / tile_.n);
       for (Index o = 0; o < outer; ++o) {
         for (Index i = 0; i < inner; ++i, ++results) {
           const Index mi = rows_outer ? o : i, ni = rows_outer ? i : o;
@@ -189,11 +205,33 @@ class Tiling {
               has_pending = false;
               if (!finish(pending, emit)) return false;
             }
+            const Index n = skip(emit, 2, ki, k_alike - ki - 1, a_number + 1, b_number + 1, a_loads,
+                                 b_loads, results);
+            ki += n;
+            if (!a_stays_ || ni == 0) a_loads += n;
+            if (!b_stays_ || mi == 0) b_loads += n;
           }
           pending = x;
           has_pending = c_slots_ > 1;
           if (!has_pending && !finish(x, emit)) return false;
+          const Index next_m = rows_outer ? mi : mi + 1, next_n = rows_outer ? ni + 1 : ni;
+          const Index n = skip(emit, 0, i, inner_alike - i - 1, (p * m_tiles_ + next_m) * k_tiles_,
+                               (p * n_tiles_ + next_n) * k_tiles_, a_loads, b_loads, results + 1);
+          i += n;
+          results += n;
+          a_loads += n * k_tiles_;
+          b_loads += n * k_tiles_;
+          pending.c = results % c_slots_;
         }
+        const Index next = o + 1;
+        const Index n = skip(
+            emit, 1, o, outer_alike - next, (p * m_tiles_ + (rows_outer ? next : 0)) * k_tiles_,
+            (p * n_tiles_ + (rows_outer ? 0 : next)) * k_tiles_, a_loads, b_loads, results);
+        o += n;
+        results += n * inner;
+        a_loads += n * inner * k_tiles_;
+        b_loads += n * inner * k_tiles_;
+        pending.c = (results + c_slots_ - 1) % c_slots_;
       }
     }
     return !has_pending || finish(pending, emit);
@@ -208,6 +246,21 @@ class Tiling {
     const double room = buffer.kib * 1024;
     if (tile_bytes == 0 || room >= static_cast<double>(tile_bytes) * kMostSlots) return kMostSlots;
     return static_cast<Index>(room) / tile_bytes;
+  }
+
+  /// After iteration `done` of a loop; the next begins with tiles of these numbers.
+  template <class Emit>
+  Index skip(Emit&& emit, int level, Index done, Index left, Index a_number, Index b_number,
+             Index a_loads, Index b_loads, Index results) const {
+    if constexpr (requires(const Repeats& r) { emit.skip(r); }) {
+      // Looking for a steady state takes as long as a few instructions: it is done after iterations
+      // 2^i - 1 and 2^i, whose states are compared.
+      const bool looks = (done & (done - 1)) == 0 || (done & (done + 1)) == 0;
+      if (left < 3 || !looks) return 0;
+      const Index a = a_stays_ ? a_number : a_loads, b = b_stays_ ? b_number : b_loads;
+      return emit.skip({level, left, a % a_slots_, b % b_slots_, results % c_slots_});
+    }
+    return 0;
   }
 
   Instruction load_a(Instruction x) const {

@@ -3,11 +3,12 @@
 // as its operands are there and its destination is free; units run beside each other. Nothing here
 // looks at values or allocates.
 //
-// A transfer takes the DRAM for its bytes in whole bursts at the sustained bandwidth, its engine
-// until the data has arrived, a latency later; stores are posted. Times are maxima and sums of
-// durations in a fixed order, so a faster part never makes a program slower.
+// A transfer takes the DRAM for its bytes in whole bursts at the sustained bandwidth. A load takes
+// an engine too, until the data has arrived, a latency later; stores are posted. Times are maxima
+// and sums of durations in a fixed order, so a faster part never makes a program slower.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 
 #include "quern/sim/program.hpp"
@@ -37,11 +38,12 @@ using Trace = std::function<void(const Event&)>;
 class Timer {
  public:
   /// Stops, returning false, beyond `limit` cycles. Counts only if `counting`.
-  Timer(const Chip& chip, const Work& work, const Mapping& mapping, Index die, bool counting,
-        Index limit = INT64_MAX, const Trace* trace = nullptr)
+  Timer(const Chip& chip, const Work& work, const Mapping& mapping, const Tiling& tiling, Index die,
+        bool counting, Index limit = INT64_MAX, const Trace* trace = nullptr)
       : chip_(chip),
         work_(work),
         dataflow_(mapping.dataflow),
+        uses_links_(mapping.split == Mapping::Split::columns && chip.dies > 1),
         die_(die),
         counting_(counting),
         limit_(limit),
@@ -51,7 +53,10 @@ class Timer {
         link_rate_(bytes_per_cycle(chip.link.gb_per_s)),
         dram_latency_(latency(chip.dram.latency_ns)),
         link_latency_(latency(chip.link.latency_ns)),
-        engines_(chip.dma.engines < kMostEngines ? chip.dma.engines : kMostEngines) {
+        engines_(chip.dma.engines < kMostEngines ? chip.dma.engines : kMostEngines),
+        a_used_(tiling.a_slots()),
+        b_used_(tiling.b_slots()),
+        c_used_(tiling.c_slots()) {
     const Index start = chip.array.start_up_cycles;
     array_free_ = results_ = load_free_ = dram_free_ = link_free_ = vector_free_ = stored_ = start;
     for (Index& e : engine_free_) e = start;
@@ -73,7 +78,7 @@ class Timer {
         break;
       case Instruction::Kind::load_c:
         residual_ = transfer(x, vector_free_, x.dram_bytes);
-        add(counts_.dram_read_bytes, x.dram_bytes);
+        add(totals_.counts.dram_read_bytes, x.dram_bytes);
         break;
       case Instruction::Kind::multiply:
         multiply(x);
@@ -88,6 +93,48 @@ class Timer {
     return array_free_ <= limit_ && dram_free_ <= limit_;
   }
 
+  /// All iterations to come, if the last one only moved everything on by the time it took. Else 0.
+  Index skip(const Repeats& at) {
+    if (trace_ != nullptr) return 0;
+    Snapshot& before = snapshot_[at.level];
+    const Snapshot now = snapshot(at);
+    const bool steady = before.at.left == at.left + 1 && before.count == now.count &&
+                        std::equal(now.times, now.times + now.count, before.times);
+    if (!steady) {
+      before = now;
+      return 0;
+    }
+    // Everything that is to come moves on, and every sum grows, as in the last iteration.
+    const Index n = at.left;
+    Index time = 0;
+    if (!multiply_fits(n, now.array_free - before.array_free, &time) || time > kLongest) {
+      array_free_ = limit_;  // more than anyone waits for
+      return n;
+    }
+    for_each_time([&](Index& t) { t += time; });
+    Totals& t = totals_;
+    for (std::size_t i = 0; i < t.stalls.size(); ++i) {
+      t.stalls[i] += n * (t.stalls[i] - before.totals.stalls[i]);
+    }
+    for (Index Totals::*cycles : {&Totals::load, &Totals::stream, &Totals::skew, &Totals::dma,
+                                  &Totals::vector, &Totals::folds}) {
+      t.*cycles += n * (t.*cycles - before.totals.*cycles);
+    }
+    t.mapped += static_cast<double>(n) * (t.mapped - before.totals.mapped);
+    Counts::for_each([&](const char*, Index Counts::*c) {
+      t.counts.*c += n * (t.counts.*c - before.totals.counts.*c);
+    });
+    // The slots that the next iteration begins with have moved on too.
+    const auto rotate = [n](Slot* slot, Index used, Index from, Index to) {
+      if (used > 1) std::rotate(slot, slot + used - n * (to - from + used) % used, slot + used);
+    };
+    rotate(a_, a_used_, before.at.a, at.a);
+    rotate(b_, b_used_, before.at.b, at.b);
+    rotate(c_, c_used_, before.at.c, at.c);
+    before.at.left = -1;
+    return n;
+  }
+
   /// When everything is done.
   Index end() const {
     Index t = results_;
@@ -99,27 +146,28 @@ class Timer {
   void write_times(Report& r) const {
     r.cycles = end();
     r.start_up_cycles = chip_.array.start_up_cycles;
-    r.stalls = stalls_;
-    r.load_cycles = load_cycles_;
-    r.stream_cycles = stream_cycles_;
+    r.stalls = totals_.stalls;
+    r.load_cycles = totals_.load;
+    r.stream_cycles = totals_.stream;
     // After the last product the wavefront leaves the array, then epilogue and store remain.
     const Index tail = results_ > array_free_ ? results_ - array_free_ : 0;
-    r.skew_cycles = skew_cycles_ + tail;
-    r.compute_cycles = load_cycles_ + stream_cycles_ + r.skew_cycles;
+    r.skew_cycles = totals_.skew + tail;
+    r.compute_cycles = totals_.load + totals_.stream + r.skew_cycles;
     const Index done = array_free_ + tail;
     if (vector_free_ > done) r.stalls[index(Stall::vector)] += vector_free_ - done;
     const Index computed = vector_free_ > done ? vector_free_ : done;
     if (r.cycles > computed) r.stalls[index(Stall::store)] += r.cycles - computed;
     r.stall_cycles = r.cycles - r.start_up_cycles - r.compute_cycles;
-    r.dma_cycles = dma_cycles_;
-    r.vector_cycles = vector_cycles_;
+    r.dma_cycles = totals_.dma;
+    r.vector_cycles = totals_.vector;
   }
-  const Counts& counts() const { return counts_; }
-  Index folds() const { return folds_; }
+  const Counts& counts() const { return totals_.counts; }
+  Index folds() const { return totals_.folds; }
   /// Processing elements that held something, summed over folds.
-  double mapped() const { return mapped_; }
+  double mapped() const { return totals_.mapped; }
 
  private:
+  static constexpr Index kLongest = Index{1} << 60;
   static constexpr Index kMostEngines = 16;  // more never wait: there are few operands
   struct Slot {
     Index ready = 0;  // filled; c: free for new sums
@@ -135,6 +183,70 @@ class Timer {
     double mapped = 0;
   };
 
+  /// What only ever grows.
+  struct Totals {
+    std::array<Index, kStalls> stalls = {};
+    Index load = 0, stream = 0, skew = 0, dma = 0, vector = 0;  // cycles
+    Index folds = 0;
+    double mapped = 0;
+    Counts counts;
+  };
+  /// Everything that the future depends on, relative to array_free.
+  struct Snapshot {
+    Repeats at = {.left = -1};
+    Index array_free = 0;
+    int count = 0;
+    Index times[12 + kMostEngines + 6 * Tiling::kMostSlots + 3 * Tiling::kMostResults];
+    Totals totals;
+  };
+
+  /// Times that are so long past that they cannot matter any more count as the latest such.
+  Snapshot snapshot(const Repeats& at) const {
+    Snapshot s;
+    s.at = at;
+    s.array_free = array_free_;
+    s.totals = totals_;
+    const auto add = [&](Index t) { s.times[s.count++] = t - array_free_; };
+    for (const Index t : {results_, dram_free_, larger(stored_, array_free_)}) add(t);
+    // Within a tile of C, the next epilogue comes after products that are still to be made.
+    add(at.level == 2 ? larger(vector_free_, array_free_) : vector_free_);
+    if (chip_.array.preload) add(load_free_);
+    // DRAM and engines begin nothing before dram_free; a link may, so with links nothing is past.
+    const Index past = uses_links_                ? INT64_MIN
+                       : dram_free_ < array_free_ ? dram_free_
+                                                  : array_free_;
+    for (const Index t : {quantized_, residual_, link_free_}) add(larger(t, past));
+    for (Index e = 0; e < engines_; ++e) {
+      add(larger(engine_free_[(next_engine_ + e) % engines_], past));
+    }
+    const auto slots = [&](const Slot* slot, Index used, Index first) {
+      for (Index i = 0; i < used; ++i) {
+        const Slot& x = slot[(first + i) % used];
+        const bool awaited = x.ready > array_free_;
+        add(awaited ? x.ready : array_free_);
+        add(larger(x.busy, past));
+        s.times[s.count++] = awaited ? static_cast<Index>(x.why) : 0;
+      }
+    };
+    slots(a_, a_used_, at.a);
+    slots(b_, b_used_, at.b);
+    slots(c_, c_used_, at.c);
+    return s;
+  }
+
+  template <class F>
+  void for_each_time(F&& f) {
+    for (Index* t : {&array_free_, &results_, &load_free_, &dram_free_, &link_free_, &vector_free_,
+                     &stored_, &quantized_, &residual_}) {
+      f(*t);
+    }
+    for (Index& t : engine_free_) f(t);
+    for (Slot* slots : {a_, b_}) {
+      for (Index i = 0; i < Tiling::kMostSlots; ++i) f(slots[i].ready), f(slots[i].busy);
+    }
+    for (Slot& s : c_) f(s.ready), f(s.busy);
+  }
+
   static std::size_t index(Stall s) { return static_cast<std::size_t>(s); }
   static Index larger(Index a, Index b) { return a > b ? a : b; }
   double bytes_per_cycle(double gb_per_s) const { return gb_per_s * 1e3 / chip_.clock_mhz; }
@@ -142,7 +254,8 @@ class Timer {
     return static_cast<Index>(std::ceil(ns * chip_.clock_mhz * 1e-3));
   }
   static Index cycles(Index bytes, double rate) {
-    return static_cast<Index>(std::ceil(static_cast<double>(bytes) / rate));
+    const double c = std::ceil(static_cast<double>(bytes) / rate);
+    return c < static_cast<double>(kLongest) ? static_cast<Index>(c) : kLongest;
   }
   void add(Index& count, Index n) const {
     if (counting_) count += n;
@@ -160,13 +273,20 @@ class Timer {
     const Index burst = chip_.dram.burst_bytes;
     const Index busy = cycles(round_up(bytes, burst), dram_rate_);
     const Index moving = larger(busy, cycles(bytes, chip_.dma.bytes_per_cycle));
+    if (x.kind == Instruction::Kind::store) {
+      // Posted: it takes its share of the DRAM, but holds no load up while it waits to be ready.
+      dram_free_ += busy;
+      totals_.dma += busy;
+      const Index done = larger(ready + moving, dram_free_);
+      event(Event::Unit::dma, x, name(x.kind), done - moving, done);
+      return done;
+    }
     Index& engine = engine_free_[next_engine_];
     next_engine_ = next_engine_ + 1 == engines_ ? 0 : next_engine_ + 1;
     const Index begin = larger(ready, larger(engine, dram_free_));
     dram_free_ = begin + busy;
-    dma_cycles_ += busy;
-    const bool is_store = x.kind == Instruction::Kind::store;
-    engine = begin + moving + (is_store ? 0 : dram_latency_);
+    totals_.dma += busy;
+    engine = begin + moving + dram_latency_;
     event(Event::Unit::dma, x, name(x.kind), begin, engine);
     return engine;
   }
@@ -175,9 +295,10 @@ class Timer {
     Index ready = slot.busy;
     if (!buffer.double_buffered) ready = larger(ready, array_free_);
     slot.why = why;
-    if (x.kind == Instruction::Kind::load_a && quantized_ > ready) {
-      ready = quantized_;
-      slot.why = Stall::vector;
+    if (x.kind == Instruction::Kind::load_a) {
+      const Index else_ready = larger(ready, larger(dram_free_, engine_free_[next_engine_]));
+      if (quantized_ > else_ready) slot.why = Stall::vector;
+      ready = larger(ready, quantized_);
     }
     slot.ready = transfer(x, ready, x.dram_bytes);
     if (x.link_bytes != 0) {
@@ -189,11 +310,11 @@ class Timer {
         slot.ready = there;
         slot.why = Stall::link;
       }
-      add(counts_.link_bytes, x.link_bytes);
+      add(totals_.counts.link_bytes, x.link_bytes);
     }
-    add(counts_.dram_read_bytes, x.dram_bytes);
-    add(x.kind == Instruction::Kind::load_a ? counts_.buffer_a_write_bytes
-                                            : counts_.buffer_b_write_bytes,
+    add(totals_.counts.dram_read_bytes, x.dram_bytes);
+    add(x.kind == Instruction::Kind::load_a ? totals_.counts.buffer_a_write_bytes
+                                            : totals_.counts.buffer_b_write_bytes,
         x.dram_bytes + x.link_bytes);
   }
 
@@ -223,9 +344,9 @@ class Timer {
       load_free_ = streaming + t.occupied() - t.period;
       array_free_ = load_free_ + t.stream;
       results_ = streaming + t.results() - t.load;
-      load_cycles_ += shifted;
-      stream_cycles_ += t.per_array * t.stream;
-      skew_cycles_ += array_free_ - streaming - t.per_array * t.stream;
+      totals_.load += shifted;
+      totals_.stream += t.per_array * t.stream;
+      totals_.skew += array_free_ - streaming - t.per_array * t.stream;
       event(Event::Unit::array, x, "multiply", streaming - shifted, array_free_);
     } else {
       wait_for(a);
@@ -233,9 +354,9 @@ class Timer {
       stall(why, begin - array_free_);
       array_free_ = begin + t.occupied();
       results_ = begin + t.results();
-      load_cycles_ += t.per_array * t.load;
-      stream_cycles_ += t.per_array * t.stream;
-      skew_cycles_ += t.per_array * (t.period - t.load - t.stream);
+      totals_.load += t.per_array * t.load;
+      totals_.stream += t.per_array * t.stream;
+      totals_.skew += t.per_array * (t.period - t.load - t.stream);
       event(Event::Unit::array, x, "multiply", begin, array_free_);
     }
     // Buffers too narrow for the array hold it up.
@@ -248,15 +369,16 @@ class Timer {
     }
     a.busy = b.busy = array_free_;
     c.busy = results_;
-    folds_ += t.folds;
-    mapped_ += product_.mapped;
+    totals_.folds += t.folds;
+    totals_.mapped += product_.mapped;
     if (counting_) {
-      counts_ += product_.counts;
-      if (x.first) counts_.buffer_c_read_bytes -= x.size.m * x.size.n * Work::kAccumulatorBytes;
+      totals_.counts += product_.counts;
+      if (x.first)
+        totals_.counts.buffer_c_read_bytes -= x.size.m * x.size.n * Work::kAccumulatorBytes;
     }
   }
 
-  void stall(Stall why, Index cycles) { stalls_[index(why)] += cycles; }
+  void stall(Stall why, Index cycles) { totals_.stalls[index(why)] += cycles; }
 
   /// Everything about a product of this size that does not depend on when it happens.
   void measure(const Extent& e) {
@@ -296,10 +418,10 @@ class Timer {
     const double each = static_cast<double>(steps) * chip_.vector.cycles_per_step +
                         static_cast<double>(functions) * chip_.vector.cycles_per_function;
     const Index groups = divide_up(elements, chip_.vector.lanes);
-    add(counts_.vector_steps, elements * steps);
-    add(counts_.vector_functions, elements * functions);
+    add(totals_.counts.vector_steps, elements * steps);
+    add(totals_.counts.vector_functions, elements * functions);
     const Index time = static_cast<Index>(std::ceil(static_cast<double>(groups) * each));
-    vector_cycles_ += time;
+    totals_.vector += time;
     return time;
   }
 
@@ -308,16 +430,17 @@ class Timer {
     const Index begin = larger(vector_free_, larger(results_of(x.c), residual_));
     vector_free_ = begin + vector_time(elements, work_.steps, work_.functions);
     event(Event::Unit::vector, x, "epilogue", begin, vector_free_);
-    add(counts_.buffer_c_read_bytes, elements * Work::kAccumulatorBytes);
+    add(totals_.counts.buffer_c_read_bytes, elements * Work::kAccumulatorBytes);
   }
 
   void store(const Instruction& x) {
     const Index begin = vector_free_;
     Slot& c = c_[x.c];
     c.ready = stored_ = larger(stored_, transfer(x, begin, x.dram_bytes));
-    c.why = c.ready > begin ? Stall::store : Stall::vector;
-    add(counts_.dram_write_bytes, x.dram_bytes);
-    if (work_.on_chip) add(counts_.buffer_a_write_bytes, x.size.m * x.size.n * size_of(work_.c));
+    c.why = c.ready - begin > begin - c.busy ? Stall::store : Stall::vector;
+    add(totals_.counts.dram_write_bytes, x.dram_bytes);
+    if (work_.on_chip)
+      add(totals_.counts.buffer_a_write_bytes, x.size.m * x.size.n * size_of(work_.c));
   }
 
   /// Reading, scaling and writing overlap; everything that reads the result waits for all of it.
@@ -326,13 +449,13 @@ class Timer {
     const Index begin = dram_free_, read = cycles(x.dram_bytes, dram_rate_),
                 write = cycles(elements, dram_rate_);
     dram_free_ = begin + read + write;
-    dma_cycles_ += read + write;
+    totals_.dma += read + write;
     vector_free_ = larger(vector_free_, begin + read + dram_latency_) +
                    vector_time(elements, kQuantizeSteps, 0);
     quantized_ = larger(dram_free_, vector_free_ + write);
     event(Event::Unit::vector, x, "quantize", begin, vector_free_);
-    add(counts_.dram_read_bytes, x.dram_bytes);
-    add(counts_.dram_write_bytes, elements);
+    add(totals_.counts.dram_read_bytes, x.dram_bytes);
+    add(totals_.counts.dram_write_bytes, elements);
   }
 
   /// When the sums in slot c are complete: the last multiply's, or those of the tile before it.
@@ -341,6 +464,7 @@ class Timer {
   const Chip& chip_;
   const Work& work_;
   const Dataflow dataflow_;
+  const bool uses_links_;
   const Index die_;
   const bool counting_;
   const Index limit_;
@@ -348,6 +472,7 @@ class Timer {
   const Index mac_;
   const double dram_rate_, link_rate_;
   const Index dram_latency_, link_latency_, engines_;
+  const Index a_used_, b_used_, c_used_;  // slots
 
   Index array_free_, results_, load_free_;  // results_: the last sums have left the array
   Index dram_free_, link_free_, vector_free_, stored_;
@@ -357,11 +482,8 @@ class Timer {
   Slot a_[Tiling::kMostSlots], b_[Tiling::kMostSlots], c_[Tiling::kMostResults];
   Product product_;
 
-  std::array<Index, kStalls> stalls_ = {};
-  Index load_cycles_ = 0, stream_cycles_ = 0, skew_cycles_ = 0, dma_cycles_ = 0, vector_cycles_ = 0;
-  Index folds_ = 0;
-  double mapped_ = 0;
-  Counts counts_;
+  Totals totals_;
+  Snapshot snapshot_[3];
 };
 
 }  // namespace sim

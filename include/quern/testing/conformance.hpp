@@ -1,10 +1,12 @@
 // The conformance suite: does a backend compute what the reference defines, and keep the promises
-// that come with it? For any backend that has prepare(backend, problem, weights), without a test
-// framework:
+// that come with it? For any GemmBackend, without a test framework:
 //
 //   const auto report = quern::testing::conformance_gemm(MyBackend());
 //   for (const std::string& line : report.failures) std::puts(line.c_str());
 //   return report.ok() ? 0 : 1;
+//
+// Whatever run() gets is in the backend's memory, and nothing here reads or writes it there:
+// matrices go by upload() and come back by download().
 #pragma once
 
 #include <cstring>
@@ -12,10 +14,13 @@
 #include <string>
 #include <vector>
 
+#include "quern/backend.hpp"
 #include "quern/core/thread_pool.hpp"
 #include "quern/ops/gemm_reference.hpp"
+#include "quern/testing/backend_memory.hpp"
 #include "quern/testing/gemm_compare.hpp"
 #include "quern/testing/gemm_problems.hpp"
+#include "quern/testing/report.hpp"
 
 namespace quern {
 inline namespace QUERN_ABI {
@@ -28,14 +33,6 @@ struct ConformanceOptions {
   bool exact_floats = true;  ///< float sums bit for bit; else within the bound of float_tolerance()
   std::size_t max_failures = 10;     ///< stop after so many
   Index (*allocations)() = nullptr;  ///< counts the program's allocations; run() must make none
-};
-
-struct Report {
-  Index problems = 0;
-  Index runs = 0;
-  std::vector<std::string> failures;  ///< what is wrong, and how to get it again
-
-  bool ok() const { return failures.empty(); }
 };
 
 /// An executor as hostile as the concept allows: last index first, worker numbers all over the
@@ -51,22 +48,34 @@ struct Backwards {
 
 namespace detail {
 
-template <class Backend>
+template <GemmBackend B>
 class GemmConformance {
  public:
-  GemmConformance(const Backend& backend, const ConformanceOptions& options)
+  GemmConformance(const B& backend, const ConformanceOptions& options)
       : backend_(backend), options_(options) {
     for (Index t = 1; t <= options.threads; ++t) pools_.push_back(std::make_unique<ThreadPool>(t));
   }
 
   Report run() {
+    if (std::string problem = memory_problem(backend_); !problem.empty()) {
+      report_.failures.push_back(problem);
+      return std::move(report_);  // nothing that follows would mean anything
+    }
+    std::string refusal;
     for (Index i = 0; i < options_.count && report_.failures.size() < options_.max_failures; ++i) {
       const std::uint64_t seed = options_.seed + static_cast<std::uint64_t>(i);
       const GemmCase c(seed);
       ++report_.problems;
-      if (std::string problem = check(c, seed); !problem.empty()) {
-        report_.failures.push_back(problem + "; " + c.describe());
-      }
+      const Error unsupported = supports(backend_, c.problem());
+      if (unsupported) refusal = unsupported.what();
+      const std::string problem = unsupported ? check_refusal(c, unsupported) : check(c, seed);
+      if (!problem.empty()) report_.failures.push_back(problem + "; " + c.describe());
+    }
+    if (report_.unsupported == report_.problems && report_.problems != 0) {
+      report_.failures.push_back(
+          "supports() refused every problem, so nothing was tested; the "
+          "last time: " +
+          refusal);
     }
     return std::move(report_);
   }
@@ -78,15 +87,28 @@ class GemmConformance {
     GemmArgs args;
   };
 
-  static bool same_bytes(const AlignedBuffer& x, const AlignedBuffer& y) {
-    return x.size() == 0 || std::memcmp(x.data(), y.data(), x.size()) == 0;
-  }
+  /// Of a call with m rows in each batch element.
+  static Index all_rows(const GemmCase& c, Index m) { return c.args(nullptr, m).a.batch * m; }
 
   Expected expect(const GemmCase& c, Index m) const {
     Expected e{m, c.c_memory(), {}};
     e.args = c.args(e.memory.data(), m);
     reference_gemm(c.problem(), c.weights(), e.args);
     return e;
+  }
+
+  /// A problem that is not offered: prepare() must say so too.
+  std::string check_refusal(const GemmCase& c, const Error& unsupported) {
+    ++report_.unsupported;
+    return refuses(prepare(backend_, c.problem(), c.weights()).error(), unsupported.code(),
+                   "supports() refuses this, but prepare()");
+  }
+
+  /// Empty if `e`, what `who` returned, has this code.
+  static std::string refuses(const Error& e, Code code, const std::string& who) {
+    if (e.code() == code) return {};
+    if (!e) return who + " accepts it, and must say " + quern::name(code);
+    return who + " says " + quern::name(e.code()) + " '" + e.what() + "', not " + quern::name(code);
   }
 
   std::string check(const GemmCase& c, std::uint64_t seed) {
@@ -96,95 +118,135 @@ class GemmConformance {
       const GemmCase twin(seed);
       return prepare(backend_, twin.problem(), twin.weights());
     }();
-    if (!op) return std::string("prepare: ") + op.error().what();
+    if (!op)
+      return std::string("supports() accepts this, but prepare() says: ") + op.error().what();
+    const auto inputs = GemmInputs<B>::upload(backend_, c);
+    if (!inputs) return std::string("upload: ") + inputs.error().what();
+    std::string problem = compare_all(c, *op, *inputs, seed);
+    if (problem.empty()) problem = refuses_bad_calls(c, *op, *inputs);
+    if (problem.empty()) problem = refuses_bad_problems(c);
+    if (problem.empty()) problem = weights_survive_storage(c, *inputs, seed);
+    // Later runs read what an earlier one wrote: that is then the better explanation.
+    const std::string changed = inputs->changed(backend_);
+    return changed.empty() ? problem : changed;
+  }
+
+  /// Every way to run one prepared operation.
+  template <class Op>
+  std::string compare_all(const GemmCase& c, const Op& op, const GemmInputs<B>& inputs,
+                          std::uint64_t seed) {
     const Expected full = expect(c, c.rows());
-    std::string problem = compare(c, *op, full, Parallel(), "serial");
+    std::string problem = compare(c, op, inputs, full, Parallel(), "serial");
     for (Index t = 1; t <= options_.threads && problem.empty(); ++t) {
       // One number of threads for most problems, all of them for some.
       if (seed % 16 != 0 && t != static_cast<Index>(seed) % options_.threads + 1) continue;
-      problem = compare(c, *op, full, *pools_[static_cast<std::size_t>(t - 1)],
+      problem = compare(c, op, inputs, full, *pools_[static_cast<std::size_t>(t - 1)],
                         (std::to_string(t) + " threads").c_str());
     }
     const Backwards backwards;
-    if (problem.empty()) problem = compare(c, *op, full, backwards, "backwards");
+    if (problem.empty()) problem = compare(c, op, inputs, full, backwards, "backwards");
     for (const Index m : {Index{0}, Index{1}, c.rows() / 2, c.rows() - 1}) {
       if (!problem.empty() || m < 0 || m >= c.rows()) continue;
-      problem = compare(c, *op, expect(c, m), Parallel(), "fewer rows");
+      problem = compare(c, op, inputs, expect(c, m), Parallel(), "fewer rows");
     }
-    const auto workspace = static_cast<Index>(op->workspace_bytes(c.rows()));
+    const auto workspace = static_cast<Index>(op.workspace_bytes(all_rows(c, c.rows())));
     for (const Index missing : {Index{1}, workspace}) {
       if (!problem.empty() || missing > workspace) continue;
-      problem = compare(c, *op, full, Parallel(), "short workspace", missing);
+      problem = compare(c, op, inputs, full, Parallel(), "short workspace", missing);
     }
-    if (problem.empty()) problem = refuses_bad_calls(c, *op);
-    if (problem.empty()) problem = weights_survive_storage(c, full, seed);
     return problem;
   }
 
   /// One run against the expected memory. With a workspace too small by `missing` bytes, run() may
   /// also refuse.
   template <class Op>
-  std::string compare(const GemmCase& c, const Op& op, const Expected& e, Parallel executor,
-                      const char* how, Index missing = 0) {
-    AlignedBuffer memory = c.c_memory();
-    const GemmArgs args = c.args(memory.data(), e.m);
-    const Index bytes =
-        static_cast<Index>(op.workspace_bytes(e.m, executor.concurrency())) - missing;
+  std::string compare(const GemmCase& c, const Op& op, const GemmInputs<B>& inputs,
+                      const Expected& e, Parallel executor, const char* how, Index missing = 0) {
     const auto where = [&](const std::string& what) {
       return std::string(op.kernel()) + ", " + how + ", m=" + std::to_string(e.m) + ": " + what;
     };
-    // Full of NaNs, at an odd address, and guarded.
-    AlignedBuffer scratch(static_cast<std::size_t>(bytes + missing) + 65);
-    std::memset(scratch.data(), 0xFF, scratch.size());
-    const std::span<std::byte> workspace(scratch.data() + 1, static_cast<std::size_t>(bytes));
+    // The workspace is full of NaNs, at an odd address, and guarded.
+    const auto needed =
+        static_cast<Index>(op.workspace_bytes(all_rows(c, e.m), executor.concurrency()));
+    const auto bytes = static_cast<std::size_t>(needed - missing);
+    AlignedBuffer blank(static_cast<std::size_t>(needed) + 65);
+    std::memset(blank.data(), 0xFF, blank.size());
+    const auto scratch = uploaded(backend_, bytes_of(blank));
+    const AlignedBuffer before = c.c_memory();
+    const auto there = uploaded(backend_, bytes_of(before));
+    if (!scratch || !there) return where((scratch ? there : scratch).error().what());
+    const GemmArgs args = inputs.args(there->data(), e.m);
+    const std::span<std::byte> workspace(scratch->data() + 1, bytes);
 
-    static_assert(noexcept(op.run(args, workspace, executor)), "run() must be noexcept");
-    const Index before = options_.allocations ? options_.allocations() : 0;
+    const Index allocations = options_.allocations ? options_.allocations() : 0;
     const Error error = op.run(args, workspace, executor);
-    const Index after = options_.allocations ? options_.allocations() : 0;
+    const Index made = options_.allocations ? options_.allocations() - allocations : 0;
     ++report_.runs;
+
+    auto memory = downloaded(backend_, *there);
+    const auto used = downloaded(backend_, *scratch);
+    if (!memory || !used) return where((memory ? used : memory).error().what());
     if (missing != 0 && error.code() == Code::no_workspace) {
-      const bool same = same_bytes(memory, c.c_memory());
-      return same ? std::string() : where("wrote something and then failed");
+      return same_bytes(*memory, before) ? "" : where("wrote something and then failed");
     }
     if (error) return where(error.what());
-    if (after != before) return where(std::to_string(after - before) + " allocations in run()");
-    for (std::size_t i = static_cast<std::size_t>(bytes) + 1; i < scratch.size(); ++i) {
-      if (scratch.data()[i] != std::byte{0xFF}) return where("wrote past the end of the workspace");
+    if (made != 0) return where(std::to_string(made) + " allocations in run()");
+    if (used->data()[0] != std::byte{0xFF}) return where("wrote before the workspace");
+    for (std::size_t i = bytes + 1; i < used->size(); ++i) {
+      if (used->data()[i] != std::byte{0xFF}) return where("wrote past the end of the workspace");
     }
     const bool exact = options_.exact_floats || is_int8(c.problem().b);
-    const std::string problem =
-        difference(c.problem(), c.weights(), e.args, args.c, e.memory, memory, exact);
+    const std::string problem = difference(c.problem(), c.weights(), e.args,
+                                           c.c(memory->data(), e.m), e.memory, *memory, exact);
     return problem.empty() ? problem : where(problem);
   }
 
   template <class Op>
-  std::string refuses_bad_calls(const GemmCase& c, const Op& op) {
+  std::string refuses_bad_calls(const GemmCase& c, const Op& op, const GemmInputs<B>& inputs) {
     const AlignedBuffer untouched = c.c_memory();
-    AlignedBuffer memory = c.c_memory();
-    const GemmArgs good = c.args(memory.data(), c.rows());
-    AlignedBuffer workspace(static_cast<std::size_t>(op.workspace_bytes(c.rows())));
-    const auto refuses = [&](const char* what, const GemmArgs& args, Code code) {
-      const Error e = op.run(args, workspace);
-      if (e.code() != code) {
-        return std::string(what) + ": run() says '" + e.what() + "', not " + quern::name(code);
-      }
-      const bool same = same_bytes(memory, untouched);
-      return same ? std::string() : std::string(what) + ": run() wrote something and then failed";
+    const auto there = uploaded(backend_, bytes_of(untouched));
+    auto workspace =
+        backend_.allocate(static_cast<std::size_t>(op.workspace_bytes(all_rows(c, c.rows()))));
+    if (!there || !workspace) return (there ? workspace : there).error().what();
+    const std::span<std::byte> scratch(workspace->data(), workspace->size());
+    const auto refuses_call = [&](const char* what, const GemmArgs& args, Code code) {
+      const std::string who = std::string(what) + ": run()";
+      const std::string problem = refuses(op.run(args, scratch), code, who);
+      if (!problem.empty() || holds(backend_, *there, untouched)) return problem;
+      return who + " wrote something and then failed";
     };
+    const GemmArgs good = inputs.args(there->data(), c.rows());
     GemmArgs wide = good, null = good;
     wide.a.cols += 1;
     wide.a.rows = wide.c.rows = 0;  // so that the column would not be read
-    std::string problem = refuses("a column too many in a", wide, Code::bad_shape);
+    std::string problem = refuses_call("a column too many in a", wide, Code::bad_shape);
     if (problem.empty() && good.c.data != nullptr) {
       null.c.data = nullptr;
-      problem = refuses("null c", null, Code::bad_data);
+      problem = refuses_call("null c", null, Code::bad_data);
     }
     return problem;
   }
 
+  /// Problems that validate() refuses are refused, whatever else the backend offers.
+  std::string refuses_bad_problems(const GemmCase& c) {
+    GemmProblem negative = c.problem();
+    negative.n = -1;
+    std::string problem =
+        refuses(supports(backend_, negative), Code::bad_shape, "n = -1: supports()");
+    if (problem.empty()) {
+      problem = refuses(prepare(backend_, negative, c.weights()).error(), Code::bad_shape,
+                        "n = -1: prepare()");
+    }
+    ConstMatrixView weights = c.weights();
+    if (!problem.empty() || weights.rows == 0) return problem;
+    weights.rows -= 1;
+    return refuses(prepare(backend_, c.problem(), weights).error(), Code::bad_shape,
+                   "a row too few in b: prepare()");
+  }
+
   /// For backends whose weights can be stored: pack(), bytes(), from_bytes(), prepare(packed).
-  std::string weights_survive_storage(const GemmCase& c, const Expected& e, std::uint64_t seed) {
+  std::string weights_survive_storage(const GemmCase& c, const GemmInputs<B>& inputs,
+                                      std::uint64_t seed) {
     if constexpr (requires { pack(backend_, c.problem(), c.weights()); }) {
       const std::vector<std::byte> file = [&] {
         const GemmCase twin(seed);
@@ -195,8 +257,7 @@ class GemmConformance {
       }();
       auto packed = pack(backend_, c.problem(), c.weights());
       if (!packed) return std::string("pack: ") + packed.error().what();
-      const std::span<const std::byte> bytes = packed->bytes();
-      if (!std::equal(bytes.begin(), bytes.end(), file.begin(), file.end())) {
+      if (!same_bytes(packed->bytes(), file)) {
         return "packing the same weights twice gives different bytes";
       }
       using Packed = std::remove_cvref_t<decltype(*packed)>;
@@ -204,13 +265,13 @@ class GemmConformance {
       if (!restored) return std::string("from_bytes: ") + restored.error().what();
       auto op = prepare(backend_, c.problem(), std::move(*restored));
       if (!op) return std::string("prepare from stored weights: ") + op.error().what();
-      return compare(c, *op, e, Parallel(), "stored weights");
+      return compare(c, *op, inputs, expect(c, c.rows()), Parallel(), "stored weights");
     } else {
       return {};
     }
   }
 
-  const Backend& backend_;
+  const B& backend_;
   const ConformanceOptions options_;
   std::vector<std::unique_ptr<ThreadPool>> pools_;
   Report report_;
@@ -218,15 +279,18 @@ class GemmConformance {
 
 }  // namespace detail
 
-/// Runs `options.count` random problems on the backend and checks each against the reference:
+/// Checks the backend's memory, then runs `options.count` random problems on the backend and checks
+/// each against the reference:
 ///  - the result, bit for bit (see exact_floats), and that nothing else was written;
 ///  - serially, with several numbers of threads and in reverse order;
 ///  - one prepared operation with several m, after its weights are gone;
-///  - calls that must be refused, with C left alone, and workspaces that are too small;
+///  - problems and calls that must be refused, with C left alone, and workspaces too small;
 ///  - weights that were packed, stored and read again, where the backend can.
-template <class Backend>
-Report conformance_gemm(const Backend& backend, const ConformanceOptions& options = {}) {
-  return detail::GemmConformance<Backend>(backend, options).run();
+/// Problems that supports() refuses must be refused by prepare() with the same code, and are
+/// counted; refusing all of them is a failure.
+template <GemmBackend B>
+Report conformance_gemm(const B& backend, const ConformanceOptions& options = {}) {
+  return detail::GemmConformance<B>(backend, options).run();
 }
 
 }  // namespace testing

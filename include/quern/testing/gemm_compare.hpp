@@ -64,6 +64,7 @@ inline std::string difference(const GemmProblem& p, const ConstMatrixView& weigh
                               bool exact) {
   char text[200];
   const std::size_t size = static_cast<std::size_t>(size_of(p.c));
+  const int digits = p.c == DType::s32 ? 10 : 9;
   for (Index b = 0; b < actual.batch; ++b) {
     for (Index i = 0; i < actual.rows; ++i) {
       for (Index j = 0; j < actual.cols; ++j) {
@@ -78,9 +79,12 @@ inline std::string difference(const GemmProblem& p, const ConstMatrixView& weigh
           same = !(std::fabs(double(x) - double(y)) > tolerance) || !std::isfinite(tolerance);
         }
         if (!same) {
-          std::snprintf(text, sizeof text, "c[%lld][%lld, %lld] is %.9g but must be %.9g",
+          const auto value = [&](const void* at, float rounded) {
+            return p.c == DType::s32 ? double(*static_cast<const std::int32_t*>(at)) : rounded;
+          };
+          std::snprintf(text, sizeof text, "c[%lld][%lld, %lld] is %.*g but must be %.*g",
                         static_cast<long long>(b), static_cast<long long>(i),
-                        static_cast<long long>(j), double(y), double(x));
+                        static_cast<long long>(j), digits, value(got, y), digits, value(want, x));
           return text;
         }
         std::memcpy(got, want, size);

@@ -2,10 +2,12 @@
 // and for whoever wants to try a backend on something unfriendly.
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -66,6 +68,13 @@ class GemmCase {
     if (!row_scales_.empty()) args.row_scales = std::span(row_scales_).first(count);
     if (!a_zero_points_.empty()) args.a_zero_points = std::span(a_zero_points_).first(count);
     return args;
+  }
+
+  /// The memory, apart from C's, that a call reads: of A, of the residual, the row scales, and A's
+  /// zero points. Empty where the problem has none; the residual's also when it is C itself.
+  std::array<std::span<const std::byte>, 4> input_memory() const {
+    return {std::span<std::byte>(a_.memory), std::span<std::byte>(residual_.memory),
+            std::as_bytes(std::span(row_scales_)), std::as_bytes(std::span(a_zero_points_))};
   }
 
   /// One line that makes the case again, and says what it is.

@@ -1,0 +1,99 @@
+// The toy backend behind a wall: its buffers are at addresses the program can do arithmetic with,
+// but not read or write, like those of a device.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "toy_backend.hpp"
+
+namespace far {
+
+using namespace quern;
+
+/// No user space of x86-64 or Arm reaches there.
+inline constexpr std::uintptr_t kDistance = std::uintptr_t{1} << 52;
+
+template <class T>
+T* out(T* here) {
+  return here == nullptr ? here
+                         : reinterpret_cast<T*>(reinterpret_cast<std::uintptr_t>(here) + kDistance);
+}
+template <class T>
+T* in(T* there) {
+  return there == nullptr
+             ? there
+             : reinterpret_cast<T*>(reinterpret_cast<std::uintptr_t>(there) - kDistance);
+}
+template <class T>
+std::span<T> in(std::span<T> there) {
+  return {in(there.data()), there.size()};
+}
+
+class Buffer {
+ public:
+  explicit Buffer(AlignedBuffer memory) : memory_(std::move(memory)) {}
+  std::byte* data() const { return out(memory_.data()); }
+  std::size_t size() const { return memory_.size(); }
+
+ private:
+  friend struct Backend;
+  AlignedBuffer memory_;
+};
+
+struct Backend {
+  using Buffer = far::Buffer;
+  toy::Backend device;
+
+  std::string name() const { return "far " + device.name(); }
+  Result<Buffer> allocate(std::size_t bytes) const {
+    auto memory = device.allocate(bytes);
+    if (!memory) return memory.error();
+    return Buffer(std::move(*memory));
+  }
+  Error upload(Buffer& to, std::span<const std::byte> from) const {
+    return device.upload(to.memory_, from);
+  }
+  Error download(std::span<std::byte> to, const Buffer& from) const {
+    return device.download(to, from.memory_);
+  }
+};
+
+class Gemm {
+ public:
+  explicit Gemm(toy::Gemm op) : op_(std::move(op)) {}
+  Index workspace_bytes(Index rows, Index workers = 1) const {
+    return op_.workspace_bytes(rows, workers);
+  }
+  const GemmProblem& problem() const { return op_.problem(); }
+  std::string kernel() const { return "far"; }
+
+  Error run(GemmArgs args, std::span<std::byte> workspace, Parallel executor = {}) const noexcept {
+    args.a.data = in(args.a.data);
+    args.c.data = in(args.c.data);
+    args.residual.data = in(args.residual.data);
+    args.row_scales = in(args.row_scales);
+    args.a_zero_points = in(args.a_zero_points);
+    return op_.run(args, in(workspace), executor);
+  }
+
+ private:
+  toy::Gemm op_;
+};
+
+inline Error supports(const Backend& backend, const GemmProblem& p) {
+  return supports(backend.device, p);
+}
+template <class Weights>  // ConstMatrixView, or packed ones
+Result<Gemm> prepare(const Backend& backend, const GemmProblem& p, const Weights& weights) {
+  auto op = prepare(backend.device, p, weights);
+  if (!op) return op.error();
+  return Gemm(std::move(*op));
+}
+inline Result<toy::PackedWeights> pack(const Backend& backend, const GemmProblem& p,
+                                       const ConstMatrixView& weights) {
+  return pack(backend.device, p, weights);
+}
+
+}  // namespace far
