@@ -12,22 +12,15 @@ inline namespace QUERN_ABI {
 namespace cpu {
 
 /// Sizes of one call. Results do not depend on any of them.
-#ifndef FEW
-#define FEW 16
-#endif
 struct Blocking {
   static constexpr Index kRowsBudget =
       144;  ///< most rows in mc: with 512 shorts each, 144 KiB of L2
 
   /// Up to here widening a panel beforehand costs more than doing it in the loop, for each tile.
-  static constexpr Index kFewRows = FEW;
+  static constexpr Index kFewRows = 16;
 
-#ifndef RB
-#define RB 288
-#define FR 64
-#endif
-  static constexpr Index kRowsBytes = RB * 1024;  ///< of packed rows that stay in L2
-  static constexpr Index kFewestRows = FR;        ///< with fewer, B would be read too often
+  static constexpr Index kRowsBytes = 320 * 1024;  ///< of packed rows that stay in L2
+  static constexpr Index kFewestRows = 48;         ///< with fewer, B would be read too often
 
   Index mc = 0;    ///< rows of A packed at a time, for L2
   Index kc = 0;    ///< of k at a time: a slice of a panel stays in L1 while the rows pass by
