@@ -40,6 +40,14 @@ class Gemm {
     const GemmPlan& plan = *plan_;
     if (Error e = validate(plan.problem, args)) return e;
     if (Error e = validate_values(plan.problem, args)) return e;
+    return run_checked(args, workspace, executor);
+  }
+
+  /// What run() does after its checks, but for the workspace; rows of A from a reader, if there is
+  /// one: for operations that are products in disguise.
+  Error run_checked(const GemmArgs& args, std::span<std::byte> workspace, Parallel executor,
+                    const RowReader* reader = nullptr) const noexcept {
+    const GemmPlan& plan = *plan_;
     const Index m = args.a.rows, batch = args.a.batch, workers = executor.concurrency();
     if (m == 0 || plan.problem.n == 0 || batch == 0) return {};
     const GemmPlan::Choice& choice = plan.choice_for(m);
@@ -52,7 +60,7 @@ class Gemm {
                          static_cast<long long>(workspace.size()), static_cast<long long>(m),
                          static_cast<long long>(workers), static_cast<long long>(needed));
     }
-    const GemmCall call{plan, args, choice, blocking};
+    const GemmCall call{plan, args, reader, choice, blocking};
     const Index tasks = batch * blocking.m_blocks * blocking.n_blocks;
     std::byte* memory = Carver(workspace.data()).take<std::byte>(0);
     executor(tasks, [&](Index index, Index worker) {

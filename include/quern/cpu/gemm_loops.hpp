@@ -51,10 +51,19 @@ struct GemmPlan {
   const Choice& choice_for(Index m) const { return m <= Blocking::kFewRows ? few : many; }
 };
 
+/// Rows of A that are no matrix in memory, a convolution's patches: they are read while they are
+/// packed.
+struct RowReader {
+  const void* context;
+  /// Elements [k0, k0 + size) of a row, 8-bit as they are or anything else as floats.
+  void (*read)(const void* context, Index row, Index k0, Index size, std::byte* to) noexcept;
+};
+
 /// One call of a plan.
 struct GemmCall {
   const GemmPlan& plan;
-  const GemmArgs& args;
+  const GemmArgs& args;  // with a reader: only a's type, rows and columns count
+  const RowReader* reader;
   const GemmPlan::Choice& choice;
   const Blocking& blocking;
 
@@ -220,12 +229,17 @@ class GemmTask {
 
   bool is_direct() const {
     const ConstMatrixView& a = call_.args.a;
-    return !plan_.dynamic() && (a.type == DType::f32 || is_int8(a.type)) && a.col_stride == 1;
+    return call_.reader == nullptr && !plan_.dynamic() &&
+           (a.type == DType::f32 || is_int8(a.type)) && a.col_stride == 1;
   }
   bool is_signed() const { return plan_.dynamic() || plan_.problem.a == DType::s8; }
 
   /// Row i as floats, or as 8-bit integers, which floats are quantized to in their own room.
   void stage_row(Index i, Index k0, Index size, std::byte* to) const {
+    if (call_.reader != nullptr) {
+      call_.reader->read(call_.reader->context, row0_ + i, k0, size, to);
+      return;
+    }
     const ConstMatrixView& a = call_.args.a;
     if (is_float_sum() || plan_.dynamic()) {
       const float* x = float_row(i, k0, size, reinterpret_cast<float*>(to));
