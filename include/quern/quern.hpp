@@ -10,6 +10,7 @@
 #include "quern/core/rounding.hpp"
 #include "quern/core/tensor.hpp"
 #include "quern/core/thread_pool.hpp"
+#include "quern/cpu/conv.hpp"
 #include "quern/cpu/gemm.hpp"
 #include "quern/ops/epilogue.hpp"
 #include "quern/ops/gemm.hpp"

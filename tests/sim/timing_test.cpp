@@ -103,6 +103,7 @@ TEST_CASE("sim timing: faster parts and larger buffers never cost cycles") {
     improve("buffer c", [](sim::Chip& x) { x.c.kib *= 2; });
     improve("double buffering of a", [](sim::Chip& x) { x.a.double_buffered = true; });
     improve("double buffering of b", [](sim::Chip& x) { x.b.double_buffered = true; });
+    improve("double buffering of c", [](sim::Chip& x) { x.c.double_buffered = true; });
     improve("ideal memory", [](sim::Chip& x) { x = with_ideal_memory(x); });
   }
 }
@@ -194,5 +195,10 @@ TEST_CASE("sim timing: no product takes long to cost") {
   CHECK(r->utilization > 0.9);
   const auto longer = sim::estimate(
       backend, {.n = 100'000'000, .k = 100'000'000, .overflow = Overflow::wrap}, 100'000'000);
-  CHECK(longer.error().code() == Code::unsupported);
+  CHECK(longer.error().code() == Code::bad_shape);
+  sim::Chip slow = chip;
+  slow.dram.gb_per_s = 0.001;
+  slow.clock_mhz = 1e6;
+  const auto too_long = sim::estimate(sim::Backend(slow), {.n = 1 << 20, .k = 1 << 15}, 1 << 20);
+  CHECK(too_long.error().code() == Code::unsupported);
 }

@@ -1,6 +1,7 @@
 // Convolution on the CPU: a product for each group whose rows of A are patches of the image,
 // gathered while they are packed, so no matrix of patches is ever made. A 1 x 1 convolution with
-// stride 1 is a product of the image itself.
+// stride 1 is a product of the image itself. 3 x 3 convolutions of 8-bit numbers are done by
+// Winograd's algorithm where that is exact and faster, see winograd.hpp: the bits are the same.
 //
 //   auto conv = prepare(cpu::Backend(), problem, FilterView::inputs_last(weights,
 //   problem)).value(); Workspace workspace(conv.workspace_bytes(images * positions)); if (Error e =
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "quern/cpu/gemm.hpp"
+#include "quern/cpu/winograd.hpp"
 #include "quern/ops/conv.hpp"
 
 namespace quern {
@@ -80,8 +82,8 @@ class Patches {
     first = first < at ? at : first < at + count ? first : at + count;
     last = last < first ? first : last < at + count ? last : at + count;
     if (first > at) pad(to, first - at);
-    const Index offset = z * a_.strides[0] + y * a_.strides[1] + x * a_.strides[2] + first;
     if (last > first) {
+      const Index offset = z * a_.strides[0] + y * a_.strides[1] + x * a_.strides[2] + first;
       std::memcpy(to + (first - at) * bytes, image + offset * bytes,
                   static_cast<std::size_t>((last - first) * bytes));
     }
@@ -126,7 +128,14 @@ class Conv {
   /// Bytes that run() needs for up to this many output positions, those of all images together, on
   /// up to this many workers.
   std::size_t workspace_bytes(Index positions, Index workers = 1) const {
-    return groups_.front().workspace_bytes(positions, workers);
+    std::size_t direct = 0;
+    for (const std::size_t g : kinds_) {
+      const std::size_t bytes = groups_[g].workspace_bytes(positions, workers);
+      if (bytes > direct) direct = bytes;
+    }
+    if (!winograd_) return direct;
+    const auto fast = static_cast<std::size_t>(winograd_->worker_bytes() * workers) + kAlignment;
+    return fast > direct ? fast : direct;
   }
 
   /// Computes args.c. Checks everything first: after an Error, nothing was written. The bits do not
@@ -153,6 +162,13 @@ class Conv {
                          workspace.size(), static_cast<long long>(rows),
                          static_cast<long long>(workers), needed);
     }
+    if (winograd_ && args.a.channel_stride == 1 && winograd_->is_worth(c.extent)) {
+      const ConstMatrixView residual =
+          args.residual.data != nullptr ? matrix(args.residual, 0) : ConstMatrixView();
+      winograd_->run(args, matrix(c, 0), residual, Carver(workspace.data()).take<std::byte>(0),
+                     executor);
+      return {};
+    }
     for (Index g = 0; g < p.groups; ++g) {
       const Gemm& gemm = groups_[static_cast<std::size_t>(g)];
       GemmArgs product{.a = ConstMatrixView(nullptr, p.a, rows, gemm.problem().k),
@@ -175,7 +191,11 @@ class Conv {
   }
 
   const ConvProblem& problem() const { return problem_; }
-  std::string kernel() const { return "patches, " + groups_.front().kernel(); }
+  /// How it is computed; with Winograd, images that are too small for it are not.
+  std::string kernel() const {
+    const std::string direct = "patches, " + groups_.front().kernel();
+    return winograd_ ? "winograd_f4x4_3x3 or " + direct : direct;
+  }
 
   /// What prepare() calls.
   static Result<Conv> make(const Backend& backend, const ConvProblem& p, const FilterView& b) {
@@ -200,7 +220,8 @@ class Conv {
     }
     Conv conv;
     conv.problem_ = p;
-    for (Index g = 0; g < p.groups; ++g) {
+    const Index groups = p.out_channels == 0 ? 1 : p.groups;
+    for (Index g = 0; g < groups; ++g) {
       std::byte* out = dense.data();
       for (Index j = g * outputs; j < (g + 1) * outputs; ++j) {
         for (Index t = 0; t < p.taps(); ++t) {
@@ -218,6 +239,14 @@ class Conv {
       auto gemm = prepare(backend, quern::detail::group_gemm(p, g),
                           ConstMatrixView(dense.data(), p.b, k, outputs, 1, k));
       if (!gemm) return gemm.error();
+      if (Winograd::suits(backend.kernels(), p)) {
+        conv.winograd_ = Winograd::make(backend.kernels(), p, dense.data(), *gemm);
+      }
+      bool is_new = true;
+      for (const std::size_t other : conv.kinds_) {
+        is_new &= conv.groups_[other].kernel() != gemm->kernel();
+      }
+      if (is_new) conv.kinds_.push_back(conv.groups_.size());
       conv.groups_.push_back(std::move(*gemm));
     }
     // The groups have their own copies; run() asks only which steps there are.
@@ -247,6 +276,8 @@ class Conv {
 
   ConvProblem problem_;
   std::vector<Gemm> groups_;
+  std::vector<std::size_t> kinds_;  // one group of each kernel: weights may suit different ones
+  std::optional<Winograd> winograd_;
 };
 
 }  // namespace cpu

@@ -175,7 +175,7 @@ inline void finish(const Output& o, const void* acc, Index rows, Index columns) 
   const D32 d32;
   const DF df;
   for (Index c = 0; c < columns; c += static_cast<Index>(hn::Lanes(d32))) {
-    const V32 zero = hn::Zero(d32), base = o.integer ? hn::LoadU(d32, o.base + c) : zero;
+    const V32 zero = hn::Zero(d32), base = o.base != nullptr ? hn::LoadU(d32, o.base + c) : zero;
     const V32 column_sum = o.row_factor != nullptr ? hn::LoadU(d32, o.column_sum + c) : zero;
     const V32 column_factor = o.row_sum != nullptr ? hn::LoadU(d32, o.column_factor + c) : zero;
     const auto sum = [&](Index i, const std::int32_t* words) QUERN_LAMBDA {

@@ -270,6 +270,8 @@ class GemmTask {
         kernels.pack_words(source, size, is_signed() ? 0x80808080u : 0, out);
         kernels.split_nibbles(out, divide_up(size, kQuad) * source.rows);
         break;
+      case RowForm::s16_words:
+        break;  // never packed here
       case RowForm::s8_quads:
         kernels.pack_words(source, size, is_signed() ? 0 : 0x80808080u, out);
         break;

@@ -3,4 +3,5 @@
 #include "quern/cpu/tile-inl.hpp"
 #include "quern/cpu/pack-inl.hpp"
 #include "quern/cpu/epilogue-inl.hpp"
+#include "quern/cpu/winograd-inl.hpp"
 #include "quern/cpu/table-inl.hpp"

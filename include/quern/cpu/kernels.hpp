@@ -29,6 +29,7 @@ enum class RowForm : std::uint8_t {
               ///< with 128 added; or A itself
   s8_quads,   ///< the same of signed bytes; u8 input is packed with 128 subtracted
   s16_pairs,  ///< (quad, R, 2) words of 2 shorts: k and k+2, then k+1 and k+3
+  s16_words,  ///< words of 2 shorts, k and k+1, at the strides of Rows
   nibbles,    ///< (quad, R, 2) words of 4 bytes: the lower halves of u8_quads, then the upper ones
   f32,        ///< floats at the strides of Rows: packed as (step, R), or A itself
 };
@@ -108,7 +109,16 @@ struct Kernels {
   Idiom proven;        ///< quads with 16-bit pair sums: exact only if the weights prove it
   Idiom quads;         ///< quads with 32-bit sums: exact always
   Idiom f32;
+  Idiom winograd;  ///< 16-bit products, B widened and packed as words of k and k+1
 
+  /// B^T d B of the 36 pixels of a tile, s8, or u8 less 128 (null: `padding`); position q of the
+  /// result at v + q * step. channels: a multiple of 16.
+  void (*winograd_input)(const std::byte* const* pixels, bool is_signed, std::int32_t padding,
+                         Index channels, std::int16_t* v, Index step) noexcept;
+  /// A^T m A of 16 columns, descaled; m: position q at m + q * step. Pixel (i, j) of the 4 x 4 goes
+  /// to out + i * row + j * 16, or is added to what is there.
+  void (*winograd_output)(const std::int32_t* m, Index step, std::int32_t* out, Index row,
+                          bool add) noexcept;
   /// Expands `quads` quads of an s8 panel to 16 bits: (quads, 2, 16) words.
   void (*widen)(const std::byte* panel, Index quads, std::byte* out) noexcept;
   /// Packs rows of 8-bit elements, k of them, padded with zero bits to whole quads.

@@ -96,6 +96,13 @@ inline Kernels make_kernels(bool dot) {
   }
 #endif
   (void)dot;
+#if QUERN_HAVE_WINOGRAD
+  k.winograd.name = "winograd_f4x4_3x3";
+  k.winograd.form = RowForm::s16_words;
+  set_tiles<MacWide>(k.winograd);
+  k.winograd_input = &winograd_input;
+  k.winograd_output = &winograd_output;
+#endif
   k.widen = &widen;
   k.pack_pairs = &pack_pairs;
   k.pack_words = &pack_words;

@@ -4,12 +4,14 @@
 //                                           * (B[j, k, i] - zb[j]) )
 //
 // with o and k running over positions and i over the input channels of j's group. Where the input
-// index falls outside the image the term is zero. This file says what is wanted and what is
+// index falls outside the image, A is za (of floats, 0). This file says what is wanted and what is
 // refused; what the result means, to the bit, is reference_conv() in ops/conv_reference.hpp.
 #pragma once
 
 #include <array>
+#include <utility>
 
+#include "quern/core/memory.hpp"
 #include "quern/ops/gemm.hpp"
 
 namespace quern {
@@ -105,6 +107,7 @@ constexpr Index pitch(const AnyImage<Void>& x) {
 /// Whether the positions of all images are evenly spaced, so that they are rows of a matrix.
 template <class Void>
 constexpr bool rows_are_even(const AnyImage<Void>& x) {
+  if (x.batch == 0 || x.positions() == 0) return true;
   Index next = pitch(x);
   const Index sizes[4] = {x.extent[2], x.extent[1], x.extent[0], x.batch};
   const Index strides[4] = {x.strides[2], x.strides[1], x.strides[0], x.batch_stride};
@@ -137,7 +140,7 @@ struct FilterView {
 
 /// One call.
 struct ConvArgs {
-  ConstImageView a;                        ///< any non-negative strides
+  ConstImageView a;                        ///< any strides that keep its elements apart
   ImageView c;                             ///< extent output_extent(), channel_stride 1, even rows
   ConstImageView residual = {};            ///< the same, if a step adds it; may be c itself
   std::span<const float> row_scales = {};  ///< batch * positions of c, if a step multiplies by them
@@ -264,11 +267,15 @@ inline bool apart(const void* x, Index x_bytes, const void* y, Index y_bytes) {
 /// Everything that can be wrong with the description alone.
 inline Error validate(const ConvProblem& p) {
   using detail::LL;
+  constexpr Index kMostGroups = Index{1} << 24;
   constexpr Index kMost = Index{1} << 40;  // of any size here: products of two stay below 2^63
   if (p.in_channels < 0 || p.out_channels < 0 || p.in_channels > kMost || p.out_channels > kMost) {
     return Error::make(Code::bad_shape,
                        "conv: %lld input and %lld output channels; 0 to 2^40 are possible",
                        LL(p.in_channels), LL(p.out_channels));
+  }
+  if (p.groups > kMostGroups) {
+    return Error::make(Code::bad_shape, "conv: %lld groups; 1 to 2^24 are possible", LL(p.groups));
   }
   if (p.groups < 1 || p.in_channels % p.groups != 0 || p.out_channels % p.groups != 0) {
     return Error::make(Code::bad_shape,

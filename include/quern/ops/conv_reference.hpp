@@ -17,7 +17,7 @@ auto element(const AnyImage<Void>& x, Index n, const Spatial& at, Index channel)
 }
 
 /// Runs a problem whose validate()s have passed. Float sums take (position in the kernel, input
-/// channel) in order, fused as in reference_gemm(); terms outside the image are left out.
+/// channel) in order, fused as in reference_gemm(), zeros outside the image included.
 inline void reference_conv(const ConvProblem& p, const FilterView& b, const ConvArgs& args) {
   const Spatial& out = args.c.extent;
   const auto one = [](const void* at, DType type) { return ConstMatrixView(at, type, 1, 1); };
@@ -44,14 +44,19 @@ inline void reference_conv(const ConvProblem& p, const FilterView& b, const Conv
                     at[d] = o[d] * p.stride[d] + k[d] * p.dilation[d] - p.pad_begin[d];
                     inside &= at[d] >= 0 && at[d] < args.a.extent[d];
                   }
-                  if (!inside) continue;
+                  // What is outside is a zero point: 0 times a weight, which only floats notice.
+                  if (!inside && is_int8(p.b)) continue;
                   for (Index i = 0; i < p.group_inputs(); ++i) {
-                    const auto a = one(element(args.a, n, at, first + i), p.a);
                     const Index offset = j * b.out_stride + k[0] * b.strides[0] +
                                          k[1] * b.strides[1] + k[2] * b.strides[2] +
                                          i * b.in_stride;
                     const auto w = one(
                         static_cast<const std::byte*>(b.data) + offset * size_of(b.type), b.type);
+                    if (!inside) {
+                      v = std::fma(0.0f, load_float(w, 0, 0, 0), v);
+                      continue;
+                    }
+                    const auto a = one(element(args.a, n, at, first + i), p.a);
                     if (is_int8(p.b)) {
                       const std::int32_t x = detail::load_int8(a, 0, 0, 0) - p.a_zero_point;
                       sum += static_cast<std::uint32_t>(x * (detail::load_int8(w, 0, 0, 0) - zb));

@@ -39,16 +39,18 @@ class Backend : public HostMemory {
 
   /// With that many rows, a tile that fits is one that fits for any number of rows.
   Index rows_of_smallest_tile() const noexcept {
+    constexpr Index kMany = Index{1} << 40;
     Index rows = kStreamedPiece;
     for (const Index other : {chip_->array.rows, chip_->array.columns,
                               options_.mapping ? options_.mapping->tile.m : 0}) {
       if (other > rows) rows = other;
     }
-    return rows;
+    return rows < kMany ? rows * chip_->dies : kMany;  // dies may share the rows out
   }
 
   /// The mapping that is used for a work. Never allocates.
   Error mapping_for(const Work& work, Mapping* mapping) const noexcept {
+    if (Error e = check_size(work)) return e;
     if (!options_.mapping) return find_mapping(*chip_, work, mapping);
     *mapping = *options_.mapping;
     return validate(*chip_, work, *mapping);

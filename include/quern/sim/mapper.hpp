@@ -97,6 +97,11 @@ class Mapper {
             for (const Mapping::Order order :
                  {Mapping::Order::columns_outer, Mapping::Order::rows_outer}) {
               m.order = order;
+              // One tile of C at a time makes another order of stores, which may be faster.
+              m.results = Tiling::kMostResults;
+              consider(m);
+              if (!chip_.c.double_buffered) continue;
+              m.results = 1;
               consider(m);
             }
           }
@@ -146,23 +151,35 @@ class Mapper {
 
 }  // namespace detail
 
+inline Error takes_too_long(const Chip& chip, const Work& work) noexcept {
+  return Error::make(Code::unsupported,
+                     "chip %.40s: %lld x %lld x %lld x %lld takes more than %g cycles",
+                     chip.name.c_str(), static_cast<long long>(work.batch),
+                     static_cast<long long>(work.extent.m), static_cast<long long>(work.extent.n),
+                     static_cast<long long>(work.extent.k), static_cast<double>(kMostCycles));
+}
+
 /// Error if no tile of the smallest size fits the buffers, or nothing ends within kMostCycles.
 inline Error find_mapping(const Chip& chip, const Work& work, Mapping* mapping) noexcept {
   detail::Mapper mapper(chip, work);
   if (mapper.search(mapping)) return {};
-  if (mapper.fits()) {
-    return Error::make(Code::unsupported,
-                       "chip %.40s: %lld x %lld x %lld x %lld takes more than %g cycles",
-                       chip.name.c_str(), static_cast<long long>(work.batch),
-                       static_cast<long long>(work.extent.m), static_cast<long long>(work.extent.n),
-                       static_cast<long long>(work.extent.k), static_cast<double>(kMostCycles));
-  }
+  if (mapper.fits()) return takes_too_long(chip, work);
   return Error::make(Code::unsupported,
                      "chip %.40s: the buffers (a %g, b %g, c %g KiB) cannot hold one tile of its "
                      "%lld x %lld array",
                      chip.name.c_str(), chip.a.kib, chip.b.kib, chip.c.kib,
                      static_cast<long long>(chip.array.rows),
                      static_cast<long long>(chip.array.columns));
+}
+
+/// Everything that is counted stays below 2^63 if no product of extents exceeds 2^58.
+inline Error check_size(const Work& work) noexcept {
+  const auto d = [](Index x) { return static_cast<double>(x > 1 ? x : 1); };
+  const double macs = d(work.batch) * d(work.extent.m) * d(work.extent.n) * d(work.extent.k);
+  if (macs <= 0x1p58) return {};
+  return Error::make(Code::bad_shape, "gemm: %lld x %lld x %lld x %lld is more than 2^58 products",
+                     static_cast<long long>(work.batch), static_cast<long long>(work.extent.m),
+                     static_cast<long long>(work.extent.n), static_cast<long long>(work.extent.k));
 }
 
 /// Whether a mapping given by hand can be used.
@@ -177,15 +194,18 @@ inline Error validate(const Chip& chip, const Work& work, const Mapping& m) noex
                        "mapping: a tile of %lld x %lld x %lld; none can be below 1", LL(m.tile.m),
                        LL(m.tile.n), LL(m.tile.k));
   }
-  if (!Tiling(chip, work, m, 0).fits()) {
-    return Error::make(
-        Code::bad_value,
-        "mapping: a tile of %lld x %lld x %lld needs %lld, %lld, %lld bytes of "
-        "buffers a, b, c; chip %.40s has %g, %g, %g KiB",
-        LL(m.tile.m), LL(m.tile.n), LL(m.tile.k), LL(m.tile.m * m.tile.k * work.a_bytes()),
-        LL(m.tile.k * m.tile.n * work.b_bytes()), LL(m.tile.m * m.tile.n * Work::kAccumulatorBytes),
-        chip.name.c_str(), chip.a.kib, chip.b.kib, chip.c.kib);
+  const Tiling tiling(chip, work, m, 0);
+  const Extent& tile = tiling.tile();
+  if (!tiling.fits()) {
+    return Error::make(Code::bad_value,
+                       "mapping: a tile of %lld x %lld x %lld needs %lld, %lld, %lld bytes of "
+                       "buffers a, b, c; chip %.40s has %g, %g, %g KiB",
+                       LL(tile.m), LL(tile.n), LL(tile.k), LL(tile.m * tile.k * work.a_bytes()),
+                       LL(tile.k * tile.n * work.b_bytes()),
+                       LL(tile.m * tile.n * Work::kAccumulatorBytes), chip.name.c_str(), chip.a.kib,
+                       chip.b.kib, chip.c.kib);
   }
+  if (time_of(chip, work, m, kMostCycles) > kMostCycles) return takes_too_long(chip, work);
   return {};
 }
 

@@ -92,7 +92,7 @@ constexpr const char* name(Instruction::Kind k) {
 }
 
 /// Where a reader stands between two iterations of a loop: level 0 (the inner one over tiles of C),
-/// 1 (the outer one) or 2 (slices of k).
+/// 1 (the outer one), 2 (slices of k) or 3 (products).
 struct Repeats {
   int level = 0;
   Index left = 0;             ///< iterations to come that are like the last two
@@ -132,7 +132,8 @@ class Tiling {
         m_tiles_ == 1 || b_room >= n_tiles_ * k_tiles_ || (!rows_outer && b_room >= k_tiles_);
     a_slots_ = least(a_room, work.batch * m_tiles_ * k_tiles_);
     b_slots_ = least(b_room, work.batch * n_tiles_ * k_tiles_);
-    c_slots_ = chip.c.double_buffered ? least(c_room, kMostResults) : 1;
+    const Index results = mapping.results < kMostResults ? mapping.results : kMostResults;
+    c_slots_ = chip.c.double_buffered && results > 1 ? least(c_room, results) : 1;
   }
 
   bool fits() const { return fits_; }  ///< at least one tile of each operand
@@ -153,6 +154,11 @@ class Tiling {
     const double activations =
         work_.on_chip ? 0 : a / d(remote() ? dies_ : 1) + c * d(size_of(work_.c));
     return d(work_.batch) * (activations + b + c * d(work_.residual_bytes));
+  }
+
+  /// What the largest load of a receives over links.
+  Index link_bytes() const {
+    return remote() ? tile_.m * tile_.k * work_.a_bytes() / dies_ * (dies_ - 1) + dies_ : 0;
   }
 
   /// Calls emit(instruction) for the whole program until it returns false. Between iterations,
@@ -233,6 +239,13 @@ class Tiling {
         b_loads += n * inner * k_tiles_;
         pending.c = (results + c_slots_ - 1) % c_slots_;
       }
+      const Index n = skip(emit, 3, p, work_.batch - p - 1, (p + 1) * m_tiles_ * k_tiles_,
+                           (p + 1) * n_tiles_ * k_tiles_, a_loads, b_loads, results);
+      p += n;
+      results += n * outer * inner;
+      a_loads += n * outer * inner * k_tiles_;
+      b_loads += n * outer * inner * k_tiles_;
+      pending.c = (results + c_slots_ - 1) % c_slots_;
     }
     return !has_pending || finish(pending, emit);
   }

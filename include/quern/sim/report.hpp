@@ -24,6 +24,7 @@ struct Mapping {
   Order order = Order::columns_outer;
   Split split = Split::rows;  ///< rows: weights are in every die's memory. columns: every die has
                               ///< its part of the weights and gets the activations over the links
+  Index results = 4;          ///< tiles of C in flight, at most
   bool operator==(const Mapping&) const = default;
 };
 
@@ -99,11 +100,14 @@ inline EnergyUse energy_of(const Counts& c, const Energy& e, double mac_pj, doub
       times(c.macs, mac_pj),
       times(c.register_a, e.register_a_pj) + times(c.register_b, e.register_b_pj) +
           times(c.register_c, e.register_c_pj),
-      times(c.buffer_a_read_bytes + c.buffer_a_write_bytes, e.buffer_a_pj_per_byte) +
-          times(c.buffer_b_read_bytes + c.buffer_b_write_bytes, e.buffer_b_pj_per_byte) +
-          times(c.buffer_c_read_bytes + c.buffer_c_write_bytes, e.buffer_c_pj_per_byte),
+      times(c.buffer_a_read_bytes, e.buffer_a_pj_per_byte) +
+          times(c.buffer_a_write_bytes, e.buffer_a_pj_per_byte) +
+          times(c.buffer_b_read_bytes, e.buffer_b_pj_per_byte) +
+          times(c.buffer_b_write_bytes, e.buffer_b_pj_per_byte) +
+          times(c.buffer_c_read_bytes, e.buffer_c_pj_per_byte) +
+          times(c.buffer_c_write_bytes, e.buffer_c_pj_per_byte),
       times(c.vector_steps, e.vector_step_pj) + times(c.vector_functions, e.vector_function_pj),
-      times(c.dram_read_bytes + c.dram_write_bytes, e.dram_pj_per_byte),
+      times(c.dram_read_bytes, e.dram_pj_per_byte) + times(c.dram_write_bytes, e.dram_pj_per_byte),
       times(c.link_bytes, e.link_pj_per_byte),
       e.idle_w * seconds * 1e12};
   return use;

@@ -43,7 +43,6 @@ class Timer {
       : chip_(chip),
         work_(work),
         dataflow_(mapping.dataflow),
-        uses_links_(mapping.split == Mapping::Split::columns && chip.dies > 1),
         die_(die),
         counting_(counting),
         limit_(limit),
@@ -54,6 +53,7 @@ class Timer {
         dram_latency_(latency(chip.dram.latency_ns)),
         link_latency_(latency(chip.link.latency_ns)),
         engines_(chip.dma.engines < kMostEngines ? chip.dma.engines : kMostEngines),
+        link_span_(span_of(tiling)),
         a_used_(tiling.a_slots()),
         b_used_(tiling.b_slots()),
         c_used_(tiling.c_slots()) {
@@ -211,26 +211,27 @@ class Timer {
     // Within a tile of C, the next epilogue comes after products that are still to be made.
     add(at.level == 2 ? larger(vector_free_, array_free_) : vector_free_);
     if (chip_.array.preload) add(load_free_);
-    // DRAM and engines begin nothing before dram_free; a link may, so with links nothing is past.
-    const Index past = uses_links_                ? INT64_MIN
-                       : dram_free_ < array_free_ ? dram_free_
-                                                  : array_free_;
-    for (const Index t : {quantized_, residual_, link_free_}) add(larger(t, past));
+    // DRAM and engines begin nothing before dram_free. A link may, but what it brought before the
+    // DRAM brings its part of the tile does not matter.
+    const Index past = dram_free_ < array_free_ ? dram_free_ : array_free_;
+    const Index link_past = past - link_span_;
+    add(larger(residual_, past));
+    for (const Index t : {quantized_, link_free_}) add(larger(t, link_past));
     for (Index e = 0; e < engines_; ++e) {
       add(larger(engine_free_[(next_engine_ + e) % engines_], past));
     }
-    const auto slots = [&](const Slot* slot, Index used, Index first) {
+    const auto slots = [&](const Slot* slot, Index used, Index first, Index busy_past) {
       for (Index i = 0; i < used; ++i) {
         const Slot& x = slot[(first + i) % used];
         const bool awaited = x.ready > array_free_;
         add(awaited ? x.ready : array_free_);
-        add(larger(x.busy, past));
+        add(larger(x.busy, busy_past));
         s.times[s.count++] = awaited ? static_cast<Index>(x.why) : 0;
       }
     };
-    slots(a_, a_used_, at.a);
-    slots(b_, b_used_, at.b);
-    slots(c_, c_used_, at.c);
+    slots(a_, a_used_, at.a, link_past);
+    slots(b_, b_used_, at.b, past);
+    slots(c_, c_used_, at.c, past);
     return s;
   }
 
@@ -245,6 +246,11 @@ class Timer {
       for (Index i = 0; i < Tiling::kMostSlots; ++i) f(slots[i].ready), f(slots[i].busy);
     }
     for (Slot& s : c_) f(s.ready), f(s.busy);
+  }
+
+  Index span_of(const Tiling& tiling) const {
+    const Index each = link_latency_ + cycles(tiling.link_bytes(), link_rate_);
+    return each < kLongest / Tiling::kMostSlots ? each * tiling.a_slots() : kLongest;
   }
 
   static std::size_t index(Stall s) { return static_cast<std::size_t>(s); }
@@ -302,6 +308,7 @@ class Timer {
     }
     slot.ready = transfer(x, ready, x.dram_bytes);
     if (x.link_bytes != 0) {
+      slot.ready = larger(slot.ready, dram_free_);  // in turn, even if this die has no part of it
       const Index begin = larger(ready, link_free_);
       link_free_ = begin + cycles(x.link_bytes, link_rate_);
       const Index there = link_free_ + link_latency_;
@@ -439,8 +446,6 @@ class Timer {
     c.ready = stored_ = larger(stored_, transfer(x, begin, x.dram_bytes));
     c.why = c.ready - begin > begin - c.busy ? Stall::store : Stall::vector;
     add(totals_.counts.dram_write_bytes, x.dram_bytes);
-    if (work_.on_chip)
-      add(totals_.counts.buffer_a_write_bytes, x.size.m * x.size.n * size_of(work_.c));
   }
 
   /// Reading, scaling and writing overlap; everything that reads the result waits for all of it.
@@ -464,7 +469,6 @@ class Timer {
   const Chip& chip_;
   const Work& work_;
   const Dataflow dataflow_;
-  const bool uses_links_;
   const Index die_;
   const bool counting_;
   const Index limit_;
@@ -472,6 +476,7 @@ class Timer {
   const Index mac_;
   const double dram_rate_, link_rate_;
   const Index dram_latency_, link_latency_, engines_;
+  const Index link_span_;                 // of the longest transfer
   const Index a_used_, b_used_, c_used_;  // slots
 
   Index array_free_, results_, load_free_;  // results_: the last sums have left the array
@@ -483,7 +488,7 @@ class Timer {
   Product product_;
 
   Totals totals_;
-  Snapshot snapshot_[3];
+  Snapshot snapshot_[4];
 };
 
 }  // namespace sim
