@@ -8,34 +8,18 @@
 // and sums of durations in a fixed order, so a faster part never makes a program slower.
 #pragma once
 
-#include <algorithm>
-#include <functional>
-
-#include "quern/sim/program.hpp"
+#include "quern/sim/event.hpp"
+#include "quern/sim/steady.hpp"
 
 namespace quern {
 inline namespace QUERN_ABI {
 namespace sim {
 
-/// Something a unit did, in cycles from the beginning: for traces.
-struct Event {
-  enum class Unit : std::uint8_t { array, dma, vector, link };
-
-  Unit unit = Unit::array;
-  Index die = 0;
-  const char* what = "";      ///< "multiply", "load a", "epilogue", ...
-  Index product = 0;          ///< of the batch
-  Index m = 0, n = 0, k = 0;  ///< first row, column and term of the tile
-  Index begin = 0, end = 0;
-};
-constexpr const char* name(Event::Unit u) {
-  constexpr const char* kNames[] = {"array", "dma", "vector", "link"};
-  return kNames[static_cast<std::uint8_t>(u)];
-}
-using Trace = std::function<void(const Event&)>;
-
 /// One die's program. Feed it to lower(), then read it.
 class Timer {
+  using Slot = Clocks::Slot;
+  static constexpr Index kLongest = Clocks::kLongest;
+
  public:
   /// Stops, returning false, beyond `limit` cycles. Counts only if `counting`.
   Timer(const Chip& chip, const Work& work, const Mapping& mapping, const Tiling& tiling, Index die,
@@ -52,18 +36,8 @@ class Timer {
         link_rate_(bytes_per_cycle(chip.link.gb_per_s)),
         dram_latency_(latency(chip.dram.latency_ns)),
         link_latency_(latency(chip.link.latency_ns)),
-        engines_(chip.dma.engines < kMostEngines ? chip.dma.engines : kMostEngines),
-        link_span_(span_of(tiling)),
-        a_used_(tiling.a_slots()),
-        b_used_(tiling.b_slots()),
-        c_used_(tiling.c_slots()) {
-    const Index start = chip.array.start_up_cycles;
-    array_free_ = results_ = load_free_ = dram_free_ = link_free_ = vector_free_ = stored_ = start;
-    for (Index& e : engine_free_) e = start;
-    for (Slot& s : a_) s.ready = s.busy = start;
-    for (Slot& s : b_) s.ready = s.busy = start;
-    for (Slot& s : c_) s.ready = start;
-  }
+        t_(chip, tiling),
+        steady_(chip.array.preload, link_latency_ + cycles(tiling.link_bytes(), link_rate_)) {}
 
   bool operator()(const Instruction& x) {
     switch (x.kind) {
@@ -71,13 +45,13 @@ class Timer {
         quantize(x);
         break;
       case Instruction::Kind::load_a:
-        load(x, a_[x.a], chip_.a, Stall::dram_a);
+        load(x, t_.a[x.a], chip_.a, Stall::dram_a);
         break;
       case Instruction::Kind::load_b:
-        load(x, b_[x.b], chip_.b, Stall::dram_b);
+        load(x, t_.b[x.b], chip_.b, Stall::dram_b);
         break;
       case Instruction::Kind::load_c:
-        residual_ = transfer(x, vector_free_, x.dram_bytes);
+        t_.residual = transfer(x, 0, x.dram_bytes);
         add(totals_.counts.dram_read_bytes, x.dram_bytes);
         break;
       case Instruction::Kind::multiply:
@@ -90,55 +64,18 @@ class Timer {
         store(x);
         break;
     }
-    return array_free_ <= limit_ && dram_free_ <= limit_;
+    return t_.array_free <= limit_ && t_.dram_free <= limit_;
   }
 
-  /// All iterations to come, if the last one only moved everything on by the time it took. Else 0.
+  /// All iterations to come, if they are like the last one. Else 0.
   Index skip(const Repeats& at) {
-    if (trace_ != nullptr) return 0;
-    Snapshot& before = snapshot_[at.level];
-    const Snapshot now = snapshot(at);
-    const bool steady = before.at.left == at.left + 1 && before.count == now.count &&
-                        std::equal(now.times, now.times + now.count, before.times);
-    if (!steady) {
-      before = now;
-      return 0;
-    }
-    // Everything that is to come moves on, and every sum grows, as in the last iteration.
-    const Index n = at.left;
-    Index time = 0;
-    if (!multiply_fits(n, now.array_free - before.array_free, &time) || time > kLongest) {
-      array_free_ = limit_;  // more than anyone waits for
-      return n;
-    }
-    for_each_time([&](Index& t) { t += time; });
-    Totals& t = totals_;
-    for (std::size_t i = 0; i < t.stalls.size(); ++i) {
-      t.stalls[i] += n * (t.stalls[i] - before.totals.stalls[i]);
-    }
-    for (Index Totals::*cycles : {&Totals::load, &Totals::stream, &Totals::skew, &Totals::dma,
-                                  &Totals::vector, &Totals::folds}) {
-      t.*cycles += n * (t.*cycles - before.totals.*cycles);
-    }
-    t.mapped += static_cast<double>(n) * (t.mapped - before.totals.mapped);
-    Counts::for_each([&](const char*, Index Counts::*c) {
-      t.counts.*c += n * (t.counts.*c - before.totals.counts.*c);
-    });
-    // The slots that the next iteration begins with have moved on too.
-    const auto rotate = [n](Slot* slot, Index used, Index from, Index to) {
-      if (used > 1) std::rotate(slot, slot + used - n * (to - from + used) % used, slot + used);
-    };
-    rotate(a_, a_used_, before.at.a, at.a);
-    rotate(b_, b_used_, before.at.b, at.b);
-    rotate(c_, c_used_, before.at.c, at.c);
-    before.at.left = -1;
-    return n;
+    return trace_ == nullptr ? steady_.skip(t_, totals_, at, limit_) : 0;
   }
 
   /// When everything is done.
   Index end() const {
-    Index t = results_;
-    for (const Index other : {vector_free_, stored_, dram_free_}) t = other > t ? other : t;
+    Index t = t_.results;
+    for (const Index other : {t_.vector_free, t_.stored, t_.dram_free}) t = other > t ? other : t;
     return t;
   }
 
@@ -150,12 +87,12 @@ class Timer {
     r.load_cycles = totals_.load;
     r.stream_cycles = totals_.stream;
     // After the last product the wavefront leaves the array, then epilogue and store remain.
-    const Index tail = results_ > array_free_ ? results_ - array_free_ : 0;
+    const Index tail = t_.results > t_.array_free ? t_.results - t_.array_free : 0;
     r.skew_cycles = totals_.skew + tail;
     r.compute_cycles = totals_.load + totals_.stream + r.skew_cycles;
-    const Index done = array_free_ + tail;
-    if (vector_free_ > done) r.stalls[index(Stall::vector)] += vector_free_ - done;
-    const Index computed = vector_free_ > done ? vector_free_ : done;
+    const Index done = t_.array_free + tail;
+    if (t_.vector_free > done) r.stalls[index(Stall::vector)] += t_.vector_free - done;
+    const Index computed = t_.vector_free > done ? t_.vector_free : done;
     if (r.cycles > computed) r.stalls[index(Stall::store)] += r.cycles - computed;
     r.stall_cycles = r.cycles - r.start_up_cycles - r.compute_cycles;
     r.dma_cycles = totals_.dma;
@@ -167,13 +104,6 @@ class Timer {
   double mapped() const { return totals_.mapped; }
 
  private:
-  static constexpr Index kLongest = Index{1} << 60;
-  static constexpr Index kMostEngines = 16;  // more never wait: there are few operands
-  struct Slot {
-    Index ready = 0;  // filled; c: free for new sums
-    Index busy = 0;   // read until
-    Stall why = Stall::store;
-  };
   /// A product of one size: computed once for a run of equal tiles.
   struct Product {
     Extent size{-1, -1, -1};
@@ -182,76 +112,6 @@ class Timer {
     Index buffer_cycles = 0;
     double mapped = 0;
   };
-
-  /// What only ever grows.
-  struct Totals {
-    std::array<Index, kStalls> stalls = {};
-    Index load = 0, stream = 0, skew = 0, dma = 0, vector = 0;  // cycles
-    Index folds = 0;
-    double mapped = 0;
-    Counts counts;
-  };
-  /// Everything that the future depends on, relative to array_free.
-  struct Snapshot {
-    Repeats at = {.left = -1};
-    Index array_free = 0;
-    int count = 0;
-    Index times[12 + kMostEngines + 6 * Tiling::kMostSlots + 3 * Tiling::kMostResults];
-    Totals totals;
-  };
-
-  /// Times that are so long past that they cannot matter any more count as the latest such.
-  Snapshot snapshot(const Repeats& at) const {
-    Snapshot s;
-    s.at = at;
-    s.array_free = array_free_;
-    s.totals = totals_;
-    const auto add = [&](Index t) { s.times[s.count++] = t - array_free_; };
-    for (const Index t : {results_, dram_free_, larger(stored_, array_free_)}) add(t);
-    // Within a tile of C, the next epilogue comes after products that are still to be made.
-    add(at.level == 2 ? larger(vector_free_, array_free_) : vector_free_);
-    if (chip_.array.preload) add(load_free_);
-    // DRAM and engines begin nothing before dram_free. A link may, but what it brought before the
-    // DRAM brings its part of the tile does not matter.
-    const Index past = dram_free_ < array_free_ ? dram_free_ : array_free_;
-    const Index link_past = past - link_span_;
-    add(larger(residual_, past));
-    for (const Index t : {quantized_, link_free_}) add(larger(t, link_past));
-    for (Index e = 0; e < engines_; ++e) {
-      add(larger(engine_free_[(next_engine_ + e) % engines_], past));
-    }
-    const auto slots = [&](const Slot* slot, Index used, Index first, Index busy_past) {
-      for (Index i = 0; i < used; ++i) {
-        const Slot& x = slot[(first + i) % used];
-        const bool awaited = x.ready > array_free_;
-        add(awaited ? x.ready : array_free_);
-        add(larger(x.busy, busy_past));
-        s.times[s.count++] = awaited ? static_cast<Index>(x.why) : 0;
-      }
-    };
-    slots(a_, a_used_, at.a, link_past);
-    slots(b_, b_used_, at.b, past);
-    slots(c_, c_used_, at.c, past);
-    return s;
-  }
-
-  template <class F>
-  void for_each_time(F&& f) {
-    for (Index* t : {&array_free_, &results_, &load_free_, &dram_free_, &link_free_, &vector_free_,
-                     &stored_, &quantized_, &residual_}) {
-      f(*t);
-    }
-    for (Index& t : engine_free_) f(t);
-    for (Slot* slots : {a_, b_}) {
-      for (Index i = 0; i < Tiling::kMostSlots; ++i) f(slots[i].ready), f(slots[i].busy);
-    }
-    for (Slot& s : c_) f(s.ready), f(s.busy);
-  }
-
-  Index span_of(const Tiling& tiling) const {
-    const Index each = link_latency_ + cycles(tiling.link_bytes(), link_rate_);
-    return each < kLongest / Tiling::kMostSlots ? each * tiling.a_slots() : kLongest;
-  }
 
   static std::size_t index(Stall s) { return static_cast<std::size_t>(s); }
   static Index larger(Index a, Index b) { return a > b ? a : b; }
@@ -281,16 +141,16 @@ class Timer {
     const Index moving = larger(busy, cycles(bytes, chip_.dma.bytes_per_cycle));
     if (x.kind == Instruction::Kind::store) {
       // Posted: it takes its share of the DRAM, but holds no load up while it waits to be ready.
-      dram_free_ += busy;
+      t_.dram_free += busy;
       totals_.dma += busy;
-      const Index done = larger(ready + moving, dram_free_);
+      const Index done = larger(ready + moving, t_.dram_free);
       event(Event::Unit::dma, x, name(x.kind), done - moving, done);
       return done;
     }
-    Index& engine = engine_free_[next_engine_];
-    next_engine_ = next_engine_ + 1 == engines_ ? 0 : next_engine_ + 1;
-    const Index begin = larger(ready, larger(engine, dram_free_));
-    dram_free_ = begin + busy;
+    Index& engine = t_.engine_free[t_.next_engine];
+    t_.next_engine = t_.next_engine + 1 == t_.engines ? 0 : t_.next_engine + 1;
+    const Index begin = larger(ready, larger(engine, t_.dram_free));
+    t_.dram_free = begin + busy;
     totals_.dma += busy;
     engine = begin + moving + dram_latency_;
     event(Event::Unit::dma, x, name(x.kind), begin, engine);
@@ -299,19 +159,19 @@ class Timer {
 
   void load(const Instruction& x, Slot& slot, const Buffer& buffer, Stall why) {
     Index ready = slot.busy;
-    if (!buffer.double_buffered) ready = larger(ready, array_free_);
+    if (!buffer.double_buffered) ready = larger(ready, t_.array_free);
     slot.why = why;
     if (x.kind == Instruction::Kind::load_a) {
-      const Index else_ready = larger(ready, larger(dram_free_, engine_free_[next_engine_]));
-      if (quantized_ > else_ready) slot.why = Stall::vector;
-      ready = larger(ready, quantized_);
+      const Index else_ready = larger(ready, larger(t_.dram_free, t_.engine_free[t_.next_engine]));
+      if (t_.quantized > else_ready) slot.why = Stall::vector;
+      ready = larger(ready, t_.quantized);
     }
     slot.ready = transfer(x, ready, x.dram_bytes);
     if (x.link_bytes != 0) {
-      slot.ready = larger(slot.ready, dram_free_);  // in turn, even if this die has no part of it
-      const Index begin = larger(ready, link_free_);
-      link_free_ = begin + cycles(x.link_bytes, link_rate_);
-      const Index there = link_free_ + link_latency_;
+      slot.ready = larger(slot.ready, t_.dram_free);  // in turn, even if this die has no part of it
+      const Index begin = larger(ready, t_.link_free);
+      t_.link_free = begin + cycles(x.link_bytes, link_rate_);
+      const Index there = t_.link_free + link_latency_;
       event(Event::Unit::link, x, "receive a", begin, there);
       if (there > slot.ready) {
         slot.ready = there;
@@ -328,9 +188,9 @@ class Timer {
   void multiply(const Instruction& x) {
     if (!(product_.size == x.size)) measure(x.size);
     const ArrayTime& t = product_.time;
-    Slot &a = a_[x.a], &b = b_[x.b], &c = c_[x.c];
+    Slot &a = t_.a[x.a], &b = t_.b[x.b], &c = t_.c[x.c];
     const bool stationary_a = dataflow_ == Dataflow::input_stationary;
-    Index begin = array_free_;
+    Index begin = t_.array_free;
     Stall why = Stall::store;
     const auto wait_for = [&](const Slot& s) {
       if (s.ready > begin) begin = s.ready, why = s.why;
@@ -340,42 +200,42 @@ class Timer {
       // Its stationary operand may enter while the array still streams the product before.
       const Slot& stationary = stationary_a ? a : b;
       wait_for(stationary_a ? b : a);
-      const Index loading = larger(load_free_, stationary.ready);
+      const Index loading = larger(t_.load_free, stationary.ready);
       const Index loaded = loading + t.load;
       const Index streaming = larger(begin, loaded);
       // What of the wait is loading counts as the array's own.
-      const Index from = larger(loading, array_free_);
+      const Index from = larger(loading, t_.array_free);
       const Index shifted = loaded > from ? loaded - from : 0;
       if (loaded > begin) why = stationary.why;
-      stall(why, streaming - array_free_ - shifted);
-      load_free_ = streaming + t.occupied() - t.period;
-      array_free_ = load_free_ + t.stream;
-      results_ = streaming + t.results() - t.load;
+      stall(why, streaming - t_.array_free - shifted);
+      t_.load_free = streaming + t.occupied() - t.period;
+      t_.array_free = t_.load_free + t.stream;
+      t_.results = streaming + t.results() - t.load;
       totals_.load += shifted;
       totals_.stream += t.per_array * t.stream;
-      totals_.skew += array_free_ - streaming - t.per_array * t.stream;
-      event(Event::Unit::array, x, "multiply", streaming - shifted, array_free_);
+      totals_.skew += t_.array_free - streaming - t.per_array * t.stream;
+      event(Event::Unit::array, x, "multiply", streaming - shifted, t_.array_free);
     } else {
       wait_for(a);
       wait_for(b);
-      stall(why, begin - array_free_);
-      array_free_ = begin + t.occupied();
-      results_ = begin + t.results();
+      stall(why, begin - t_.array_free);
+      t_.array_free = begin + t.occupied();
+      t_.results = begin + t.results();
       totals_.load += t.per_array * t.load;
       totals_.stream += t.per_array * t.stream;
       totals_.skew += t.per_array * (t.period - t.load - t.stream);
-      event(Event::Unit::array, x, "multiply", begin, array_free_);
+      event(Event::Unit::array, x, "multiply", begin, t_.array_free);
     }
     // Buffers too narrow for the array hold it up.
     const Index extra = product_.buffer_cycles - t.occupied();
     if (extra > 0) {
       stall(Stall::buffer, extra);
-      array_free_ += extra;
-      results_ += extra;
-      load_free_ += extra;
+      t_.array_free += extra;
+      t_.results += extra;
+      t_.load_free += extra;
     }
-    a.busy = b.busy = array_free_;
-    c.busy = results_;
+    a.busy = b.busy = t_.array_free;
+    c.busy = t_.results;
     totals_.folds += t.folds;
     totals_.mapped += product_.mapped;
     if (counting_) {
@@ -434,16 +294,16 @@ class Timer {
 
   void epilogue(const Instruction& x) {
     const Index elements = x.size.m * x.size.n;
-    const Index begin = larger(vector_free_, larger(results_of(x.c), residual_));
-    vector_free_ = begin + vector_time(elements, work_.steps, work_.functions);
-    event(Event::Unit::vector, x, "epilogue", begin, vector_free_);
+    const Index begin = larger(t_.vector_free, larger(results_of(x.c), t_.residual));
+    t_.vector_free = begin + vector_time(elements, work_.steps, work_.functions);
+    event(Event::Unit::vector, x, "epilogue", begin, t_.vector_free);
     add(totals_.counts.buffer_c_read_bytes, elements * Work::kAccumulatorBytes);
   }
 
   void store(const Instruction& x) {
-    const Index begin = vector_free_;
-    Slot& c = c_[x.c];
-    c.ready = stored_ = larger(stored_, transfer(x, begin, x.dram_bytes));
+    const Index begin = t_.vector_free;
+    Slot& c = t_.c[x.c];
+    c.ready = t_.stored = larger(t_.stored, transfer(x, begin, x.dram_bytes));
     c.why = c.ready - begin > begin - c.busy ? Stall::store : Stall::vector;
     add(totals_.counts.dram_write_bytes, x.dram_bytes);
   }
@@ -451,20 +311,20 @@ class Timer {
   /// Reading, scaling and writing overlap; everything that reads the result waits for all of it.
   void quantize(const Instruction& x) {
     const Index elements = x.size.m * x.size.k;
-    const Index begin = dram_free_, read = cycles(x.dram_bytes, dram_rate_),
+    const Index begin = t_.dram_free, read = cycles(x.dram_bytes, dram_rate_),
                 write = cycles(elements, dram_rate_);
-    dram_free_ = begin + read + write;
+    t_.dram_free = begin + read + write;
     totals_.dma += read + write;
-    vector_free_ = larger(vector_free_, begin + read + dram_latency_) +
-                   vector_time(elements, kQuantizeSteps, 0);
-    quantized_ = larger(dram_free_, vector_free_ + write);
-    event(Event::Unit::vector, x, "quantize", begin, vector_free_);
+    t_.vector_free = larger(t_.vector_free, begin + read + dram_latency_) +
+                     vector_time(elements, kQuantizeSteps, 0);
+    t_.quantized = larger(t_.dram_free, t_.vector_free + write);
+    event(Event::Unit::vector, x, "quantize", begin, t_.vector_free);
     add(totals_.counts.dram_read_bytes, x.dram_bytes);
     add(totals_.counts.dram_write_bytes, elements);
   }
 
   /// When the sums in slot c are complete: the last multiply's, or those of the tile before it.
-  Index results_of(Index c) const { return c_[c].busy; }
+  Index results_of(Index c) const { return t_.c[c].busy; }
 
   const Chip& chip_;
   const Work& work_;
@@ -475,20 +335,13 @@ class Timer {
   const Trace* trace_;
   const Index mac_;
   const double dram_rate_, link_rate_;
-  const Index dram_latency_, link_latency_, engines_;
-  const Index link_span_;                 // of the longest transfer
-  const Index a_used_, b_used_, c_used_;  // slots
+  const Index dram_latency_, link_latency_;
 
-  Index array_free_, results_, load_free_;  // results_: the last sums have left the array
-  Index dram_free_, link_free_, vector_free_, stored_;
-  Index quantized_ = 0, residual_ = 0;
-  Index engine_free_[kMostEngines];
-  Index next_engine_ = 0;
-  Slot a_[Tiling::kMostSlots], b_[Tiling::kMostSlots], c_[Tiling::kMostResults];
+  Clocks t_;
   Product product_;
 
   Totals totals_;
-  Snapshot snapshot_[4];
+  SteadyState steady_;
 };
 
 }  // namespace sim
