@@ -37,7 +37,7 @@ class Timer {
         dram_latency_(latency(chip.dram.latency_ns)),
         link_latency_(latency(chip.link.latency_ns)),
         t_(chip, tiling),
-        steady_(chip.array.preload, link_latency_ + cycles(tiling.link_bytes(), link_rate_)) {}
+        steady_(preloads(), link_latency_ + cycles(tiling.link_bytes(), link_rate_)) {}
 
   bool operator()(const Instruction& x) {
     switch (x.kind) {
@@ -112,6 +112,9 @@ class Timer {
     Index buffer_cycles = 0;
     double mapped = 0;
   };
+
+  /// Sums are made in place: there is nothing to load.
+  bool preloads() const { return chip_.array.preload && dataflow_ != Dataflow::output_stationary; }
 
   static std::size_t index(Stall s) { return static_cast<std::size_t>(s); }
   static Index larger(Index a, Index b) { return a > b ? a : b; }
@@ -196,7 +199,7 @@ class Timer {
       if (s.ready > begin) begin = s.ready, why = s.why;
     };
     if (x.first) wait_for(c);
-    if (chip_.array.preload && t.load != 0) {
+    if (preloads()) {
       // Its stationary operand may enter while the array still streams the product before.
       const Slot& stationary = stationary_a ? a : b;
       wait_for(stationary_a ? b : a);
