@@ -213,10 +213,11 @@ class Conv {
       return Error::make(Code::unsupported, "conv: custom steps with %lld groups are not offered",
                          static_cast<long long>(p.groups));
     }
-    AlignedBuffer dense(static_cast<std::size_t>(outputs * k * size));
-    if (dense.size() == 0 && outputs * k != 0) {
+    const Index bytes = outputs * k * size;
+    AlignedBuffer dense(static_cast<std::size_t>(bytes));
+    if (dense.size() == 0 && bytes != 0) {
       return Error::make(Code::no_memory, "conv: no memory for %lld bytes of weights",
-                         static_cast<long long>(outputs * k * size));
+                         static_cast<long long>(bytes));
     }
     Conv conv;
     conv.problem_ = p;
