@@ -189,8 +189,9 @@ class ConvCase {
 
   std::string describe() const {
     const auto s = [](const Spatial& x) {
-      return "(" + std::to_string(x[0]) + ", " + std::to_string(x[1]) + ", " +
-             std::to_string(x[2]) + ")";
+      std::string text = "(";
+      for (const Index e : x) text += std::to_string(e) + (&e == &x[2] ? ")" : ", ");
+      return text;
     };
     std::string text = "seed " + std::to_string(seed_) + ": " + name(p.a) + " x " + name(p.b) +
                        " -> " + name(p.c) + ", " + std::to_string(p.in_channels) + " to " +

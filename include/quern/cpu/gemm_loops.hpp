@@ -18,6 +18,7 @@
 
 #include "quern/cpu/gemm_blocking.hpp"
 #include "quern/cpu/packed_weights.hpp"
+#include "quern/cpu/prefetch.hpp"
 #include "quern/ops/gemm.hpp"
 #include "quern/ops/gemm_reference.hpp"
 
@@ -289,7 +290,7 @@ class GemmTask {
     const Index slice = k0 * kPanel * (is_float_sum() ? 4 : 1);
     const std::byte* b = plan_.weights.panel(weights_batch_, panel) + slice;
     Index b_panel = plan_.weights.panel_bytes();
-    Prefetch ahead(next_slice(p, kb), b_panel, count, groups * 64, divide_up(rows_, b_.tile_rows));
+    Prefetch ahead = prefetch_after(p, kb, groups * 64);
     if (call_.idiom().widen_b) {
       const Index wide_panel = b_.kc * kPanel * 2;
       for (Index i = 0; i < count; ++i)
@@ -319,43 +320,17 @@ class GemmTask {
     });
   }
 
-  /// What of B comes after slice kb of the panels from p on; null at the end.
-  const std::byte* next_slice(Index p, Index kb) const {
+  /// What of B comes after slice kb of the panels from p on, about as many bytes of each panel.
+  Prefetch prefetch_after(Index p, Index kb, Index bytes) const {
     const bool same_panel = b_.a_stays && kb + 1 < b_.k_blocks;
-    const Index panel = same_panel ? p : p + b_.step;
-    if (panel >= panels_) return nullptr;
+    const Index panel = same_panel ? p : p + b_.step, left = panels_ - panel;
+    if (left <= 0) return {};
     const Index k0 = same_panel ? (kb + 1) * b_.kc : b_.a_stays ? 0 : kb * b_.kc;
-    return plan_.weights.panel(weights_batch_, panel0_ + panel) +
-           k0 * kPanel * (is_float_sum() ? 4 : 1);
+    const std::byte* next = plan_.weights.panel(weights_batch_, panel0_ + panel) +
+                            k0 * kPanel * (is_float_sum() ? 4 : 1);
+    return {next, plan_.weights.panel_bytes(), least(b_.step, left), bytes,
+            divide_up(rows_, b_.tile_rows)};
   }
-
-  /// Fetches the next slice of B into L2 while the tiles of this one are multiplied, a share with
-  /// each tile: 9 % for 16 rows on AVX2 with weights in L3. Hardware is better at it when there are
-  /// few tiles, which would have to ask for much at once.
-  class Prefetch {
-   public:
-    Prefetch(const std::byte* next, Index panel, Index panels, Index bytes, Index tiles)
-        : next_(next),
-          panel_(panel),
-          panels_(next == nullptr || tiles < kFewTiles ? 0 : panels),
-          bytes_(bytes) {
-      share_ = round_up(divide_up(bytes, tiles), kLine);
-    }
-    void some() {
-      const Index end = least(done_ + share_, bytes_);
-      for (Index i = 0; i < panels_; ++i) {
-        for (Index at = done_; at < end; at += kLine) {
-          __builtin_prefetch(next_ + i * panel_ + at, 0, 2);
-        }
-      }
-      done_ = end;
-    }
-
-   private:
-    static constexpr Index kLine = 64, kFewTiles = 4;
-    const std::byte* next_;
-    Index panel_, panels_, bytes_, share_, done_ = 0;
-  };
 
   /// Whether the sums of a step of panels can be made in C: nothing is left to do to them, and all
   /// columns are C's.
