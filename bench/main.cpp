@@ -6,7 +6,7 @@
 #include <exception>
 #include <fstream>
 
-#include "gemm.hpp"
+#include "registry.hpp"
 
 namespace bench {
 
@@ -62,12 +62,14 @@ int main(int argc, char** argv) {
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   try {
     const bench::Registry registry = bench::everything();
-    const std::vector<bench::Workload> workloads = bench::workloads();
+    const auto gemms = bench::gemm_workloads();
+    const auto convs = bench::conv_workloads();
     for (const auto& [key, value] : registry.facts) benchmark::AddCustomContext(key, value);
     bench::register_peaks();
-    bench::register_gemms(registry, workloads);
+    bench::register_benchmarks("gemm", gemms, registry.gemms);
+    bench::register_benchmarks("conv", convs, registry.convs);
     benchmark::RunSpecifiedBenchmarks();
-    benchmark::ClearRegisteredBenchmarks();  // they refer to the two constants above
+    benchmark::ClearRegisteredBenchmarks();  // they refer to the constants above
   } catch (const std::exception& e) {
     std::fprintf(stderr, "quern_bench: %s\n", e.what());
     return 1;

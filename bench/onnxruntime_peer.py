@@ -1,139 +1,168 @@
 #!/usr/bin/env python3
-"""Measures ONNX Runtime's MatMulInteger, u8 x s8 -> s32 with constant weights, on one thread.
+"""Measures ONNX Runtime on one thread, with constant weights: MatMulInteger, u8 x s8 -> s32, and
+QLinearConv, u8 x s8 -> 8 bits.
 
-    onnxruntime_peer.py [--json OUTPUT] [--saturating] 256x256x256 128x768x768 ...
+    onnxruntime_peer.py [--json OUTPUT] [--saturating] 256x256x256 resnet50/3x3_64_56 ...
 
-Without VNNI, ONNX Runtime saturates by default; session.x64quantprecision=1 asks for its exact kernels,
-and that is what is measured here unless --saturating is given. The JSON is in Google Benchmark's format, for
-summary.py. Arguments that are not of the form MxNxK are skipped. The packages onnxruntime and onnx
-are installed into a virtual environment beside OUTPUT (or in the temporary folder) if Python
-does not have them. Times are CPU times, as in quern_bench, and include the call from Python, some
-5 microseconds.
+Without VNNI, ONNX Runtime saturates by default; session.x64quantprecision=1 asks for its exact kernels.
+Products are measured with that, unless --saturating is given; convolutions in both ways, as onnxruntime
+and as onnxruntime_default. Convolutions have channels last, as in quern_bench, through ONNX Runtime's own
+QLinearConv; their output is u8 with a zero point of 128, since it offers no s8 output for u8 inputs.
+
+The JSON is in Google Benchmark's format, for summary.py. Arguments are workloads of quern_bench; others
+are skipped. The packages onnxruntime and onnx are installed into a virtual environment beside OUTPUT (or
+in the temporary folder) if Python does not have them. Times are CPU times, as in quern_bench, and include
+the call from Python, some 5 microseconds.
 """
 import argparse
-import importlib.util
-import json
-import os
-import pathlib
 import re
 import subprocess
 import sys
-import tempfile
-import time
-import venv
+
+import peer
 
 PACKAGES = ["onnxruntime==1.32.0", "onnx==1.23.2"]
 
 
 def enter_environment(folder):
-    """Goes on in a virtual environment that has the packages, unless this Python has them."""
-    if all(importlib.util.find_spec(p.split("==")[0]) for p in PACKAGES):
-        return
-    python = folder / "bin/python"
-    if pathlib.Path(sys.prefix) == folder:
-        sys.exit(f"{folder} lacks one of {', '.join(PACKAGES)}")
-    if not python.exists() or subprocess.run([python, "-c", "import onnx, onnxruntime"], check=False,
-                                             stderr=subprocess.DEVNULL).returncode != 0:
-        print(f"Installing {', '.join(PACKAGES)} into {folder}", file=sys.stderr)
-        venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "--quiet", "--disable-pip-version-check", "--retries", "1",
-                        "install", *PACKAGES], check=True)
-    os.execv(python, [python, *sys.argv])
+    peer.enter_environment(folder, PACKAGES)
 
 
-def session(b, saturating):
-    import onnx
-    import onnxruntime
-    from onnx import TensorProto, helper
+class Session:
+    """A graph of one node, bound to its input and output."""
 
-    k, n = b.shape
-    graph = helper.make_graph(
-        [helper.make_node("MatMulInteger", ["a", "b"], ["c"])], "gemm",
-        [helper.make_tensor_value_info("a", TensorProto.UINT8, ["m", k])],
-        [helper.make_tensor_value_info("c", TensorProto.INT32, ["m", n])],
-        [onnx.numpy_helper.from_array(b, "b")])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    if not saturating:
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    def __init__(self, node, constants, a, c, exact):
+        import numpy
+        import onnx
+        import onnxruntime
+        from onnx import helper
+
+        def declare(name, array):
+            return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+
+        graph = helper.make_graph([node], "one", [declare("a", a)], [declare("c", c)], [
+            onnx.numpy_helper.from_array(numpy.asarray(value), name) for name, value in constants.items()])
+        opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        if exact:
+            options.add_session_config_entry("session.x64quantprecision", "1")
+        self.session = onnxruntime.InferenceSession(model.SerializeToString(), options,
+                                                    providers=["CPUExecutionProvider"])
+        self.binding = self.session.io_binding()
+        self.inputs = onnxruntime.OrtValue.ortvalue_from_numpy(a)
+        self.outputs = onnxruntime.OrtValue.ortvalue_from_numpy(c)
+        self.binding.bind_ortvalue_input("a", self.inputs)
+        self.binding.bind_ortvalue_output("c", self.outputs)
+
+    def run(self):
+        self.session.run_with_iobinding(self.binding)
+
+    def result(self):
+        return self.outputs.numpy()
 
 
 class Gemm:
-    """One shape, ready to run, with data of the same kind as quern_bench's."""
+    """One shape, with data of the same kind as quern_bench's."""
 
-    def __init__(self, shape, saturating):
+    def __init__(self, shape):
         import numpy
-        import onnxruntime
 
-        self.shape = m, n, k = shape
+        self.m, self.n, k = shape
+        self.macs = self.m * self.n * k
         random = numpy.random.default_rng(1)
-        self.a = random.integers(0, 256, (m, k), dtype=numpy.uint8)
-        self.b = random.integers(-128, 128, (k, n), dtype=numpy.int8)
-        self.c = numpy.zeros((m, n), numpy.int32)
-        self.session = session(self.b, saturating)
-        self.binding = self.session.io_binding()
-        self.binding.bind_ortvalue_input("a", onnxruntime.OrtValue.ortvalue_from_numpy(self.a))
-        self.c_value = onnxruntime.OrtValue.ortvalue_from_numpy(self.c)
-        self.binding.bind_ortvalue_output("c", self.c_value)
+        self.a = random.integers(0, 256, (self.m, k), dtype=numpy.uint8)
+        self.b = random.integers(-128, 128, (k, self.n), dtype=numpy.int8)
 
-    def seconds(self, iterations):
-        run, binding = self.session.run_with_iobinding, self.binding
-        start = time.thread_time()
-        for _ in range(iterations):
-            run(binding)
-        return (time.thread_time() - start) / iterations
+    def session(self, exact):
+        import numpy
+        from onnx import helper
 
-    def check(self, sample=2048):
+        node = helper.make_node("MatMulInteger", ["a", "b"], ["c"])
+        return Session(node, {"b": self.b}, self.a, numpy.zeros((self.m, self.n), numpy.int32), exact)
+
+    def check(self, result, sample=2048):
         """How many of how many outputs differ from exact arithmetic."""
         import numpy
 
-        m, n, _ = self.shape
         random = numpy.random.default_rng(2)
-        i, j = random.integers(0, m, sample), random.integers(0, n, sample)
+        i, j = random.integers(0, self.m, sample), random.integers(0, self.n, sample)
         exact = numpy.einsum("sk,ks->s", self.a[i].astype(numpy.int64), self.b[:, j].astype(numpy.int64))
-        return int((self.c_value.numpy()[i, j] != exact).sum()), sample
+        return int((result[i, j] != exact).sum()), sample
 
 
-def measure(shape, repetitions, min_time, saturating):
-    gemm = Gemm(shape, saturating)
-    gemm.seconds(1)
-    iterations = max(1, round(min_time / gemm.seconds(3)))
-    speeds = []
-    for _ in range(repetitions):
-        speeds.append(1e-9 * shape[0] * shape[1] * shape[2] / gemm.seconds(iterations))
-    wrong, checked = gemm.check()
-    return speeds, wrong, checked
+class Conv:
+    """One layer, with data of the same kind as quern_bench's."""
+
+    def __init__(self, layer):
+        import numpy
+
+        self.layer = layer
+        self.macs = layer.macs()
+        random = numpy.random.default_rng(1)
+        self.a = random.integers(0, 256, (1, *layer.size, layer.inputs), dtype=numpy.uint8)
+        self.b = random.integers(-128, 128, layer.weights_shape(), dtype=numpy.int8)
+        deviation = 147 * 74 * (self.b[0].size ** 0.5)
+        self.scales = (50 / deviation * random.uniform(0.75, 1.25, layer.outputs)).astype(numpy.float32)
+
+    def session(self, exact):
+        import numpy
+        from onnx import helper
+
+        layer = self.layer
+        begins, ends = layer.pads()
+        rank = len(layer.kernel)
+        node = helper.make_node(
+            "QLinearConv", ["a", "one", "a_zero", "b", "b_scale", "b_zero", "one", "c_zero"], ["c"],
+            domain="com.microsoft", channels_last=1, group=layer.groups, kernel_shape=layer.kernel,
+            strides=[layer.stride] * rank, dilations=[layer.dilation] * rank, pads=[*begins, *ends])
+        constants = {"one": numpy.float32(1), "a_zero": numpy.uint8(0), "b": self.b, "b_scale": self.scales,
+                     "b_zero": numpy.zeros(layer.outputs, numpy.int8), "c_zero": numpy.uint8(128)}
+        c = numpy.zeros((1, *layer.extent(), layer.outputs), numpy.uint8)
+        return Session(node, constants, self.a, c, exact)
+
+    def check(self, result):
+        import numpy
+
+        positions, channels = self.layer.sample()
+        sums = self.layer.sums(self.a[0], self.b, positions, channels)
+        scaled = numpy.rint(sums.astype(numpy.float32) * self.scales[channels]) + 128
+        exact = numpy.clip(scaled, 0, 255).astype(numpy.uint8)
+        return int((result[0][(*positions.T, channels)] != exact).sum()), len(channels)
+
+
+def benchmarks(name, saturating):
+    """(benchmark's name, label, operation, whether exact) for what a workload is measured in."""
+    if re.fullmatch(r"\d+x\d+x\d+", name):
+        gemm = Gemm(tuple(int(x) for x in name.split("x")))
+        mode = "saturating" if saturating else "exact mode"
+        yield f"gemm/u8s8s32/onnxruntime/{name}", f"MatMulInteger, {mode}", gemm, not saturating
+    elif layer := peer.Conv.parse(name):
+        conv = Conv(layer)
+        yield f"conv/u8s8s8/onnxruntime/{name}", "QLinearConv, exact mode", conv, True
+        yield f"conv/u8s8s8/onnxruntime_default/{name}", "QLinearConv, default mode", conv, False
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("shapes", nargs="+", metavar="MxNxK")
-    parser.add_argument("--json", type=pathlib.Path, metavar="OUTPUT")
-    parser.add_argument("--saturating", action="store_true", help="ONNX Runtime's default instead of its exact mode")
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--min-time", type=float, default=0.04, help="seconds for each repetition")
+    parser.add_argument("workloads", nargs="+", metavar="WORKLOAD")
+    parser.add_argument("--saturating", action="store_true",
+                        help="products in ONNX Runtime's default instead of its exact mode")
+    peer.add_options(parser)
     arguments = parser.parse_args()
-    folder = arguments.json.parent.parent if arguments.json else pathlib.Path(tempfile.gettempdir())
-    enter_environment(folder.resolve() / "onnxruntime_venv")
+    enter_environment(peer.environment_beside(arguments.json, "onnxruntime_venv"))
 
     import onnxruntime
 
-    mode = "saturating" if arguments.saturating else "exact mode"
     runs = []
-    for name in arguments.shapes:
-        if not re.fullmatch(r"\d+x\d+x\d+", name):
-            continue
-        shape = tuple(int(x) for x in name.split("x"))
-        speeds, wrong, checked = measure(shape, arguments.repetitions, arguments.min_time, arguments.saturating)
-        print(f"{name:16} {sorted(speeds)[len(speeds) // 2]:7.1f} GMAC/s, {wrong} of {checked} wrong", file=sys.stderr)
-        runs += [{"name": f"gemm/u8s8s32/onnxruntime/{name}", "run_type": "iteration", "repetition_index": r,
-                  "label": f"MatMulInteger, {mode}", "GMAC/s": speed, "checked": checked, "wrong": wrong}
-                 for r, speed in enumerate(speeds)]
-    if arguments.json:
-        context = {"onnxruntime": f"{onnxruntime.__version__}, {mode}"}
-        arguments.json.write_text(json.dumps({"context": context, "benchmarks": runs}, indent=1), encoding="utf-8")
+    for workload in arguments.workloads:
+        for name, label, operation, exact in benchmarks(workload, arguments.saturating):
+            session = operation.session(exact)
+            speeds = peer.repetitions(session.run, operation.macs, arguments.repetitions, arguments.min_time)
+            runs += peer.entries(name, label, speeds, *operation.check(session.result()))
+    mode = "products saturating" if arguments.saturating else "products in exact mode"
+    peer.write(arguments.json, {"onnxruntime": f"{onnxruntime.__version__}, {mode}"}, runs)
 
 
 if __name__ == "__main__":

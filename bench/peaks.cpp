@@ -9,7 +9,7 @@
 #include <cstring>
 #include <memory>
 
-#include "gemm.hpp"
+#include "registry.hpp"
 #include "stopwatch.hpp"
 
 #if defined(__x86_64__) && defined(__GNUC__)

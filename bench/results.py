@@ -30,10 +30,18 @@ class Results:
     def gemm(self, types, who, workload):
         return self.value(f"gemm/{types}/{who}/{workload}")
 
-    def wrong(self, types, who, workload):
+    def wrong(self, types, who, workload, kind="gemm"):
         """The share of checked outputs that differ from exact arithmetic, in the worst repetition."""
-        runs = self.runs.get(f"gemm/{types}/{who}/{workload}", [])
+        runs = self.runs.get(f"{kind}/{types}/{who}/{workload}", [])
         return max((run["wrong"] / run["checked"] for run in runs), default=0)
+
+    def conv(self, types, who, layer):
+        return self.value(f"conv/{types}/{who}/{layer}")
+
+    def layers(self):
+        """Convolutions, in the order of measuring."""
+        names = ("/".join(name.split("/")[3:5]) for name in self.runs if name.startswith("conv/"))
+        return list(dict.fromkeys(names))
 
     def workloads(self):
         """Those of plain shapes, in the order of measuring."""

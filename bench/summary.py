@@ -5,11 +5,12 @@ Speeds are medians over repetitions, in 10^9 multiply-adds a second (GMAC/s). Ex
 returned a wrong result or failed.
 """
 import argparse
-import math
 import statistics
 import sys
 
+from conv_tables import print_convs
 from results import Ceiling, Results, dimensions
+from tables import Printer, best, geometric_mean, number, percent, ratio, wrong_words
 
 # Title, types, quern's variant, peers.
 COMPARISONS = [
@@ -31,66 +32,13 @@ GOALS = [
 MANY_ROWS = 64  # from this M on, shapes count in the goals' means
 
 
-def number(x, digits=1):
-    return "-" if x is None else f"{x:.{digits}f}"
-
-
-def ratio(a, b):
-    return a / b if a and b else None
-
-
-def percent(x):
-    if x is None:
-        return "-"
-    return "<1 %" if 0 < x < 0.01 else f"{100 * x:.0f} %"
-
-
-def geometric_mean(values):
-    return math.exp(statistics.fmean(math.log(v) for v in values)) if values else None
-
-
-def best(values):
-    return max((v for v in values if v), default=None)
-
-
-class Printer:
-    def __init__(self, markdown):
-        self.markdown = markdown
-
-    def heading(self, text):
-        print(f"\n### {text}\n" if self.markdown else f"\n{text}")
-
-    def text(self, line):
-        print(line + ("  " if self.markdown else ""))
-
-    def table(self, header, rows):
-        """The first and the last column are words, the others numbers."""
-        widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-
-        def line(row):
-            cells = [c.rjust(w) for c, w in zip(row, widths)]
-            cells[0], cells[-1] = row[0].ljust(widths[0]), row[-1].ljust(widths[-1])
-            return "| " + " | ".join(cells) + " |" if self.markdown else "  " + "  ".join(cells).rstrip()
-
-        print(line(header))
-        if self.markdown:
-            rules = ["-" * max(w, 3) for w in widths]
-            print("| " + " | ".join([rules[0], *(r[:-1] + ":" for r in rules[1:-1]), rules[-1]]) + " |")
-        for row in rows:
-            print(line(row))
-
-
-def wrong_words(results, types, names, workload):
-    shares = [(who, results.wrong(types, who, workload)) for who in names]
-    return ", ".join(f"{who.upper()} {percent(share)} WRONG" for who, share in shares if share) or "none"
-
-
 def comparison_row(results, workload, types, quern, peers, label, extra=()):
     ours = results.gemm(types, quern, workload)
     theirs = [results.gemm(types, peer, workload) for peer in peers]
     onednn = results.gemm(types, next((p for p in peers if p.startswith("onednn")), ""), workload)
+    wrong = wrong_words((who, results.wrong(types, who, workload)) for who in [quern, *peers])
     return [label, number(ours), *map(number, theirs), number(ratio(ours, best(theirs)), 2),
-            number(ratio(ours, onednn), 2), *extra, wrong_words(results, types, [quern, *peers], workload)]
+            number(ratio(ours, onednn), 2), *extra, wrong]
 
 
 def print_comparisons(results, ceiling, out):
@@ -165,25 +113,25 @@ def print_goals(results, ceiling, out):
         else:
             verdict = "reached" if value >= must else "SHORT"
         rows.append([title, show(value, unit), show(must, unit), show(aim, unit), verdict])
-    out.heading(f"Goals: quern's speed relative to ... (geometric means over the shapes with M >= {MANY_ROWS})")
+    out.heading(f"Goals of matrix products: quern's speed relative to ... (geometric means over the shapes with M >= {MANY_ROWS})")
     out.table(["relative to", "measured", "must", "aim", ""], rows)
 
 
 def print_machine(results, out):
     out.heading("Measured on")
     for key in ("cpu", "compiler", "flags", "dispatch", "quern", "highway", "onednn", "openblas", "xnnpack",
-                "onnxruntime"):
+                "onnxruntime", "ncnn"):
         if key in results.context:
             out.text(f"  {key}: {results.context[key]}")
     if "held_to" in results.context:
         out.text(f"  HELD TO {results.context['held_to']} by QUERN_BENCH_TARGET: quern, and those of the above that say so; "
-                 "XNNPACK and ONNX Runtime choose for themselves")
+                 "XNNPACK, ONNX Runtime and ncnn choose for themselves")
     kernels = {}
     for name, runs in results.runs.items():
-        if name.startswith("gemm/") and runs[0].get("label"):
-            kernels.setdefault(name.split("/")[2], {})[runs[0]["label"]] = None
+        if not name.startswith("peak/") and runs[0].get("label"):
+            kernels.setdefault(name.split("/")[2], {}).update(dict.fromkeys(runs[0]["label"].split(" + ")))
     for who, labels in kernels.items():
-        out.text(f"  kernels of {who}: {', '.join(labels)}")
+        out.text(f"  kernels of {who}: {'; '.join(labels)}")
 
     peaks = [(name, runs[0]) for name, runs in sorted(results.runs.items()) if name.startswith("peak/")]
     if peaks:
@@ -222,6 +170,7 @@ def main():
     print_machine(results, out)
     print_comparisons(results, ceiling, out)
     print_minilm(results, out)
+    print_convs(results, out)
     print_goals(results, ceiling, out)
 
     ours = [name for name in results.runs if "/quern" in name]

@@ -1,7 +1,7 @@
 // OpenBLAS. It has no interface for packed weights: it packs them in each call.
 #include <cblas.h>
 
-#include "gemm.hpp"
+#include "registry.hpp"
 
 namespace bench {
 
@@ -26,7 +26,7 @@ Ready prepare(const Product& p) {
 
 void add_openblas(Registry& r) {
   openblas_set_num_threads(1);
-  r.implementations.push_back({.name = "openblas", .types = Types::f32f32f32, .prepare = prepare});
+  r.gemms.push_back({.name = "openblas", .types = Types::f32f32f32, .prepare = prepare});
   // The configuration ends with the kernel that was chosen: OpenBLAS 0.3.21 ... Haswell ...
   r.facts.emplace_back("openblas",
                        std::string(openblas_get_config()) + ", " + openblas_get_corename());

@@ -6,7 +6,7 @@
 #include "hwy/base.h"
 #endif
 
-#include "gemm.hpp"
+#include "registry.hpp"
 
 namespace bench {
 
@@ -40,6 +40,8 @@ ElementTypes element_types(Types t) {
       return {u8, s8, s32};
     case Types::s8s8s32:
       return {s8, s8, s32};
+    case Types::u8s8s8:
+      return {u8, s8, s8};
     case Types::s8s8s8:
       return {s8, s8, s8};
     case Types::f32f32f32:
@@ -49,54 +51,98 @@ ElementTypes element_types(Types t) {
 }
 
 /// All that a call needs, made before the clock starts.
+template <class Prepared, class Args>
 struct Call {
-  quern::cpu::Gemm gemm;
-  quern::GemmArgs args;
+  Prepared operation;
+  Args args;
   quern::ThreadPool pool;
   quern::Workspace workspace;
 
-  Call(quern::cpu::Gemm prepared, const Product& p, ElementTypes t, Index threads)
-      : gemm(std::move(prepared)),
-        args{.a = {p.a.as<void>(), t.a, p.shape.m, p.shape.k},
-             .c = {p.c.as<void>(), t.c, p.shape.m, p.shape.n}},
+  Call(Prepared prepared, const Args& arguments, Index rows, Index threads)
+      : operation(std::move(prepared)),
+        args(arguments),
         pool(threads),
-        workspace(static_cast<std::size_t>(gemm.workspace_bytes(p.shape.m, threads))) {}
+        workspace(static_cast<std::size_t>(operation.workspace_bytes(rows, threads))) {}
 
   void run() {
     const quern::Parallel parallel =
         pool.concurrency() > 1 ? quern::Parallel(pool) : quern::Parallel();
-    if (const quern::Error e = gemm.run(args, workspace, parallel)) throw quern::Exception(e);
+    if (const quern::Error e = operation.run(args, workspace, parallel)) throw quern::Exception(e);
   }
 };
 
+template <class Prepared, class Args>
+Ready make_ready(Prepared prepared, const Args& args, const Operation& o, Index threads) {
+  const std::string kernel = prepared.kernel();
+  const auto call =
+      std::make_shared<Call<Prepared, Args>>(std::move(prepared), args, o.rows(), threads);
+  return {[call] { call->run(); }, kernel};
+}
+
+quern::Epilogue epilogue(const Operation& o) {
+  quern::Epilogue e;
+  if (!o.bias.empty()) e.add(quern::epilogue::bias(o.bias));
+  if (!o.scales.empty()) e.add(quern::epilogue::scale(o.scales));
+  return e;
+}
+
 Ready prepare(const quern::cpu::Backend& backend, const Product& p, Index threads) {
   const ElementTypes t = element_types(p.types);
-  quern::GemmProblem problem{.n = p.shape.n, .k = p.shape.k, .a = t.a, .b = t.b, .c = t.c};
-  if (!p.scales.empty()) problem.epilogue.add(quern::epilogue::scale(p.scales));
+  const auto [m, n, k] = p.shape;
+  const quern::GemmProblem problem{
+      .n = n, .k = k, .a = t.a, .b = t.b, .c = t.c, .epilogue = epilogue(p)};
+  const quern::GemmArgs args{.a = {p.a.as<void>(), t.a, m, k}, .c = {p.c.as<void>(), t.c, m, n}};
+  return make_ready(
+      quern::prepare(backend, problem, quern::ConstMatrixView(p.b.as<void>(), t.b, k, n)).value(),
+      args, p, threads);
+}
 
-  const quern::ConstMatrixView b(p.b.as<void>(), t.b, p.shape.k, p.shape.n);
-  const auto call =
-      std::make_shared<Call>(quern::prepare(backend, problem, b).value(), p, t, threads);
-  return {[call] { call->run(); }, call->gemm.kernel()};
+Ready prepare(const quern::cpu::Backend& backend, const Conv& conv, Index threads) {
+  const ElementTypes t = element_types(conv.types);
+  const Conv::Shape& s = conv.shape;
+  const quern::ConvProblem problem{.in_channels = s.in,
+                                   .out_channels = s.out,
+                                   .groups = s.groups,
+                                   .kernel = s.kernel,
+                                   .stride = s.stride,
+                                   .dilation = s.dilation,
+                                   .pad_begin = s.pad_begin,
+                                   .pad_end = s.pad_end,
+                                   .a = t.a,
+                                   .b = t.b,
+                                   .c = t.c,
+                                   .a_zero_point = conv.a_zero_point,
+                                   .epilogue = epilogue(conv)};
+  const quern::ConvArgs args{
+      .a = quern::ConstImageView::channels_last(conv.a.as<void>(), t.a, 1, s.size, s.in),
+      .c = quern::ImageView::channels_last(conv.c.as<void>(), t.c, 1, s.extent(), s.out)};
+  const auto weights = quern::FilterView::inputs_last(conv.b.as<void>(), problem);
+  return make_ready(quern::prepare(backend, problem, weights).value(), args, conv, threads);
+}
+
+template <class Op>
+Implementation<Op> implementation(const quern::cpu::Backend& backend, Types types,
+                                  int threads = 1) {
+  return {.name = "quern", .types = types, .threads = threads, .prepare = [=](const Op& o) {
+            return prepare(backend, o, threads);
+          }};
 }
 
 }  // namespace
 
 void add_quern(Registry& r) {
   const quern::cpu::Backend backend = choose_backend();
-  const auto prepare_for = [backend](Index threads) {
-    return [=](const Product& p) { return prepare(backend, p, threads); };
-  };
-  for (const Types t : {Types::u8s8s32, Types::s8s8s32, Types::s8s8s8, Types::f32f32f32}) {
-    for (const int threads : {1, 2}) {
-      r.implementations.push_back(
-          {.name = "quern", .types = t, .threads = threads, .prepare = prepare_for(threads)});
+  for (const int threads : {1, 2}) {
+    for (const Types t : {Types::u8s8s32, Types::s8s8s32, Types::s8s8s8, Types::f32f32f32}) {
+      r.gemms.push_back(implementation<Product>(backend, t, threads));
+    }
+    for (const Types t : {Types::u8s8s8, Types::s8s8s8, Types::f32f32f32}) {
+      r.convs.push_back(implementation<Conv>(backend, t, threads));
     }
   }
-  r.implementations.push_back({.name = "quern_7bit",
-                               .types = Types::u8s8s32,
-                               .weights = Weights::seven_bits,
-                               .prepare = prepare_for(1)});
+  r.gemms.push_back(implementation<Product>(backend, Types::u8s8s32));
+  r.gemms.back().name = "quern_7bit";
+  r.gemms.back().weights = Weights::seven_bits;
 
   const std::string version = std::to_string(QUERN_VERSION_MAJOR) + '.' +
                               std::to_string(QUERN_VERSION_MINOR) + '.' +

@@ -5,6 +5,11 @@
 //   Error supports(const B&, const GemmProblem&);          empty: prepare() takes such problems
 //   Result<Op> prepare(const B&, const GemmProblem&, const ConstMatrixView& weights);
 //
+// likewise of convolutions, if it offers them,
+//
+//   Error supports(const B&, const ConvProblem&);
+//   Result<Op> prepare(const B&, const ConvProblem&, const FilterView& weights);
+//
 // and, when its packed weights can be stored,
 //
 //   Result<P> pack(const B&, const GemmProblem&, const ConstMatrixView& weights);
@@ -27,6 +32,7 @@
 
 #include "quern/core/executor.hpp"
 #include "quern/core/memory.hpp"
+#include "quern/ops/conv.hpp"
 #include "quern/ops/gemm.hpp"
 
 namespace quern {
@@ -50,21 +56,31 @@ concept Backend = std::copyable<B> && std::movable<typename B::Buffer> &&
   { std::as_const(buffer).size() } -> std::convertible_to<std::size_t>;
 };
 
-/// A prepared GEMM: immutable, copies share everything, run() neither throws nor allocates. After
-/// an Error nothing was written. workspace_bytes(rows, workers) is enough for calls with up to that
-/// many rows, those of all batch elements counted, on up to that many workers.
-template <class Op>
-concept PreparedGemm = std::move_constructible<Op> &&
-    requires(const Op& op, const GemmArgs& args, std::span<std::byte> workspace, Parallel executor,
+/// What all prepared operations have: they are immutable, copies share everything, run() neither
+/// throws nor allocates, and after an Error it has written nothing. workspace_bytes(count, workers)
+/// is enough for calls of up to that size on up to that many workers; what is counted depends on
+/// the operation.
+template <class Op, class Problem, class Args>
+concept PreparedOperation = std::move_constructible<Op> &&
+    requires(const Op& op, const Args& args, std::span<std::byte> workspace, Parallel executor,
              Index count) {
   { op.workspace_bytes(count) } -> std::convertible_to<std::size_t>;  // on one worker
   { op.workspace_bytes(count, count) } -> std::convertible_to<std::size_t>;
   { op.run(args, workspace) } -> std::same_as<Error>;
   { op.run(args, workspace, executor) } -> std::same_as<Error>;
   requires noexcept(op.run(args, workspace))&& noexcept(op.run(args, workspace, executor));
-  { op.problem() } -> std::convertible_to<const GemmProblem&>;
+  { op.problem() } -> std::convertible_to<const Problem&>;
   { op.kernel() } -> std::convertible_to<std::string>;  // how it is computed, for people
 };
+
+/// A prepared GEMM; the workspace's count is of rows, those of all batch elements together.
+template <class Op>
+concept PreparedGemm = PreparedOperation<Op, GemmProblem, GemmArgs>;
+
+/// A prepared convolution, for images of any number and extent; the workspace's count is of output
+/// positions, those of all images together.
+template <class Op>
+concept PreparedConv = PreparedOperation<Op, ConvProblem, ConvArgs>;
 
 /// A backend that offers GEMM.
 template <class B>
@@ -73,6 +89,15 @@ concept GemmBackend = Backend<B> &&
   { supports(backend, problem) } -> std::same_as<Error>;
   { prepare(backend, problem, weights).error() } -> std::same_as<Error>;
   requires PreparedGemm<std::remove_cvref_t<decltype(*prepare(backend, problem, weights))>>;
+};
+
+/// A backend that offers convolutions.
+template <class B>
+concept ConvBackend = Backend<B> &&
+    requires(const B& backend, const ConvProblem& problem, const FilterView& weights) {
+  { supports(backend, problem) } -> std::same_as<Error>;
+  { prepare(backend, problem, weights).error() } -> std::same_as<Error>;
+  requires PreparedConv<std::remove_cvref_t<decltype(*prepare(backend, problem, weights))>>;
 };
 
 /// Memory of the program itself, for backends that compute there. Inherit from it.

@@ -26,7 +26,7 @@ from onnx import numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 from onnx.backend.test.loader import load_model_tests
 
-OPERATORS = ("MatMulInteger", "QLinearMatMul", "ConvInteger", "QLinearConv", "Conv")
+OPERATORS = ("MatMulInteger", "QLinearMatMul", "ConvInteger", "QLinearConv", "Conv", "ConvTranspose")
 BITS = {"float32": np.uint32, "float16": np.uint16}
 
 

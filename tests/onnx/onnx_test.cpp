@@ -1,5 +1,5 @@
 // ONNX's own tests of MatMulInteger, QLinearMatMul, ConvInteger and QLinearConv, on the CPU, bit
-// for bit; and of Conv, within the rounding errors of its sums.
+// for bit; and of Conv and ConvTranspose, within the rounding errors of their sums.
 //   quern_onnx_tests DIR      reads DIR/cases.txt, which export_cases.py writes and describes
 // Prints a notice and succeeds when there is no such file: the cases need Python and a package.
 #include <bit>
@@ -150,52 +150,53 @@ std::string check_product(const Case& test) {
   return compare(test.output, c);
 }
 
+/// The extent that the dimensions of a tensor from the third on are.
+Spatial extent_of(const Tensor& t) {
+  Spatial extent = {1, 1, 1};
+  const std::size_t dims = t.shape.size() - 2;
+  for (std::size_t d = 0; d < dims; ++d) extent[3 - dims + d] = t.shape[2 + d];
+  return extent;
+}
+
 /// What the attributes of a convolution and the tensors' shapes say.
 ConvProblem conv_problem(const Case& test, const Tensor& x, const Tensor& w) {
   const std::size_t dims = x.shape.size() - 2, skip = 3 - dims;
   ConvProblem p{.in_channels = x.shape.at(1),
-                .out_channels = w.shape.at(0),
                 .groups = test.number("group", 0, 1),
+                .kernel = extent_of(w),
+                .transposed = test.op == "ConvTranspose",
                 .a = x.dtype(),
                 .b = w.dtype(),
                 .c = test.output.dtype()};
-  Spatial in = {1, 1, 1};
+  p.out_channels = p.transposed ? w.shape.at(1) * p.groups : w.shape.at(0);
+  const Spatial in = extent_of(x);
   for (std::size_t d = 0; d < dims; ++d) {
-    in[skip + d] = x.shape[2 + d];
-    p.kernel[skip + d] = w.shape[2 + d];
     p.stride[skip + d] = test.number("strides", d, 1);
     p.dilation[skip + d] = test.number("dilations", d, 1);
     p.pad_begin[skip + d] = test.number("pads", d, 0);
     p.pad_end[skip + d] = test.number("pads", dims + d, 0);
+    p.output_pad[skip + d] = test.number("output_padding", d, 0);
   }
   const auto automatic = test.attributes.find("auto_pad");
-  if (automatic != test.attributes.end() && automatic->second.at(0).starts_with("SAME")) {
-    pad_same(p, in, automatic->second.at(0) == "SAME_LOWER");
+  const std::string pad = automatic == test.attributes.end() ? "NOTSET" : automatic->second.at(0);
+  if (test.attributes.contains("output_shape")) {
+    Spatial out = {1, 1, 1};
+    for (std::size_t d = 0; d < dims; ++d) out[skip + d] = test.number("output_shape", d, 1);
+    pad_to(p, in, out, pad != "SAME_UPPER");
+  } else if (pad.starts_with("SAME")) {
+    pad_same(p, in, pad == "SAME_LOWER");
   }
   return p;
 }
 
 /// Images of ONNX, channels first, and its weights.
 ConstImageView image(const Tensor& t) {
-  Spatial extent = {1, 1, 1};
-  const std::size_t dims = t.shape.size() - 2;
-  for (std::size_t d = 0; d < dims; ++d) extent[3 - dims + d] = t.shape[2 + d];
-  return ConstImageView::channels_first(t.bytes.data(), t.dtype(), t.shape.at(0), extent,
+  return ConstImageView::channels_first(t.bytes.data(), t.dtype(), t.shape.at(0), extent_of(t),
                                         t.shape.at(1));
 }
-
-/// From positions last to channels last and back, `size` bytes each.
-std::vector<std::byte> channels_first(const std::vector<std::byte>& c, const ImageView& view) {
-  const auto size = static_cast<std::size_t>(size_of(view.type));
-  const auto channels = static_cast<std::size_t>(view.channels),
-             positions = static_cast<std::size_t>(view.positions());
-  std::vector<std::byte> first(c.size());
-  for (std::size_t i = 0; i < c.size() / size; ++i) {
-    const std::size_t j = i % channels, position = i / channels % positions,
-                      n = i / channels / positions;
-    std::memcpy(&first[((n * channels + j) * positions + position) * size], &c[i * size], size);
-  }
-  return first;
+FilterView filter(const ConvProblem& p, const Tensor& w) {
+  return p.transposed ? FilterView::transposed(w.bytes.data(), p)
+                      : FilterView::inputs_first(w.bytes.data(), p);
 }
 
 /// Tolerance of element i of a float convolution: both sums may have added their k products and the
@@ -214,9 +215,8 @@ std::vector<float> tolerances(ConvProblem p, Tensor x, Tensor w, Tensor bias) {
   std::vector<std::byte> c(
       static_cast<std::size_t>(a.batch * out[0] * out[1] * out[2] * p.out_channels) * 4);
   const ConvArgs args{.a = a,
-                      .c = ImageView::channels_last(c.data(), p.c, a.batch, out, p.out_channels)};
-  reference_conv(p, FilterView::inputs_first(w.bytes.data(), p), args);
-  c = channels_first(c, args.c);
+                      .c = ImageView::channels_first(c.data(), p.c, a.batch, out, p.out_channels)};
+  reference_conv(p, filter(p, w), args);
   std::vector<float> limits(c.size() / 4);
   std::memcpy(limits.data(), c.data(), c.size());
   const auto additions = static_cast<float>(p.taps() * p.group_inputs() + 2);
@@ -255,21 +255,21 @@ std::string check_convolution(const Case& test) {
     problem.epilogue.add(epilogue::bias(float_bias));
   }
 
-  const auto conv =
-      prepare(cpu::Backend(), problem, FilterView::inputs_first(w.bytes.data(), problem));
+  const auto conv = prepare(cpu::Backend(), problem, filter(problem, w));
   if (!conv) return conv.error().what();
   const ConstImageView a = image(x);
   const Spatial out = output_extent(problem, a.extent);
   const Index positions = a.batch * out[0] * out[1] * out[2];
   const Tensor& expected = test.output;
-  if (positions * problem.out_channels != std::ssize(expected.values)) return "another extent";
+  if (out != extent_of(expected) || problem.out_channels != expected.shape.at(1)) {
+    return "another extent";
+  }
   std::vector<std::byte> c(expected.values.size() * static_cast<std::size_t>(size_of(problem.c)));
   const ConvArgs args{
       .a = a,
-      .c = ImageView::channels_last(c.data(), problem.c, a.batch, out, problem.out_channels)};
+      .c = ImageView::channels_first(c.data(), problem.c, a.batch, out, problem.out_channels)};
   const Workspace workspace(conv->workspace_bytes(positions));
   if (Error e = conv->run(args, workspace)) return e.what();
-  c = channels_first(c, args.c);
   if (integer) return compare(expected, c);
 
   const std::vector<float> limits = tolerances(problem, x, w, bias);
@@ -287,7 +287,8 @@ std::string check_convolution(const Case& test) {
 /// Runs one case: what went wrong, or nothing.
 std::string check(const Case& test) {
   if (test.op == "QLinearMatMul" || test.op == "MatMulInteger") return check_product(test);
-  if (test.op == "QLinearConv" || test.op == "ConvInteger" || test.op == "Conv") {
+  if (test.op == "QLinearConv" || test.op == "ConvInteger" || test.op == "Conv" ||
+      test.op == "ConvTranspose") {
     return check_convolution(test);
   }
   return "an operator this test does not know: " + test.op;

@@ -245,6 +245,48 @@ TEST_CASE("conv: sums that may wrap are refused unless that is asked for") {
           {"k is 18", "up to k = 0"});
 }
 
+TEST_CASE("conv: more output positions only if transposed, below the stride or the dilation") {
+  for (std::size_t d = 0; d < 3; ++d) {
+    for (const Index bad : {Index{1}, Index{-1}, kMax}) {
+      refuses([&](ConvProblem& p) { p.output_pad[d] = bad, p.stride[d] = 5; }, Code::bad_shape,
+              {std::to_string(bad) + " positions are added", "0 to 0", "not transposed"});
+    }
+    for (const Index bad : {Index{-1}, Index{5}, kMax}) {
+      for (const bool dilated : {false, true}) {
+        refuses(
+            [&](ConvProblem& p) {
+              p.transposed = true, p.output_pad[d] = bad, p.stride[d] = dilated ? 2 : 5;
+              if (dilated) p.dilation[d] = 5;
+            },
+            Code::bad_shape, {std::to_string(bad) + " positions are added", "0 to 4 are possible"});
+      }
+    }
+    Valid v;
+    v.problem.transposed = true;
+    v.problem.stride[d] = 5;
+    v.problem.output_pad[d] = 4;
+    CHECK_FALSE(validate(v.problem));
+    std::swap(v.problem.stride[d], v.problem.dilation[d]);
+    CHECK_FALSE(validate(v.problem));
+  }
+}
+
+TEST_CASE("conv: the bound of transposed sums counts the positions that meet in one output") {
+  ConvProblem p{.in_channels = 16448,  // times 2 x 2: 65792, of at most 65793
+                .out_channels = 1,
+                .kernel = {1, 4, 4},
+                .stride = {1, 2, 2},
+                .transposed = true};
+  CHECK_FALSE(validate(p));
+  p.in_channels = 16449;
+  check_error(validate(p), Code::bad_value, {"k is 65796", "65793"});
+  p.dilation = {1, 2, 1};  // 4 x 2
+  p.in_channels = 8224;
+  CHECK_FALSE(validate(p));
+  p.in_channels = 8225;
+  check_error(validate(p), Code::bad_value, {"k is 65800"});
+}
+
 TEST_CASE("conv call: types") {
   refuses_call([](Valid& v) { v.args.a.type = DType::s8; }, Code::unsupported,
                {"hold s8 and s8", "says u8 and s8"});
@@ -339,7 +381,7 @@ TEST_CASE("conv call: null and misaligned data") {
       Code::bad_data, {"conv: residual at", "not aligned for bf16"});
 }
 
-TEST_CASE("conv call: outputs and residuals have adjacent channels and evenly spaced positions") {
+TEST_CASE("conv call: outputs and residuals have any strides that keep elements apart") {
   std::vector<std::int8_t> large(1000);
   const auto put = [&](auto& view, Index batch, const Spatial& strides, Index channels) {
     view.data = large.data();
@@ -347,33 +389,30 @@ TEST_CASE("conv call: outputs and residuals have adjacent channels and evenly sp
     view.strides = strides;
     view.channel_stride = channels;
   };
+  for (const bool residual : {false, true}) {
+    const auto accepts = [&](Index batch, const Spatial& strides, Index channels) {
+      accepts_call([&](Valid& v) {
+        residual ? put(v.args.residual, batch, strides, channels)
+                 : put(v.args.c, batch, strides, channels);
+      });
+    };
+    accepts(36, {36, 2, 1}, 6);    // channels first
+    accepts(72, {72, 24, 12}, 2);  // every other channel
+    accepts(39, {39, 13, 6}, 1);   // rows that are not evenly spaced
+    accepts(37, {36, 12, 6}, 1);   // images that are not
+    accepts(60, {60, 20, 10}, 1);
+    accepts(1, {0, 2, 6}, 20);
+  }
   refuses_call(
       [&](Valid& v) {
-        put(v.args.c, 36, {36, 2, 1}, 6);
+        put(v.args.c, 36, {36, 2, 1}, 5);
       },
-      Code::unsupported, {"conv: c has channel stride 6; only 1"});
+      Code::bad_shape, {"conv: c has strides 36 (batch), 36, 2, 1, 5 (channels)", "overlap"});
   refuses_call(
       [&](Valid& v) {
-        put(v.args.residual, 72, {72, 24, 12}, 2);
+        put(v.args.residual, 35, {36, 2, 1}, 6);
       },
-      Code::unsupported, {"conv: residual has channel stride 2"});
-  refuses_call(
-      [&](Valid& v) {
-        put(v.args.c, 39, {39, 13, 6}, 1);
-      },
-      Code::unsupported, {"conv: c has strides 39 (batch), 39, 13, 6", "evenly spaced"});
-  refuses_call(
-      [&](Valid& v) {
-        put(v.args.c, 37, {36, 12, 6}, 1);
-      },
-      Code::unsupported, {"conv: c has strides 37 (batch)"});
-  refuses_call(
-      [&](Valid& v) {
-        put(v.args.residual, 40, {40, 12, 6}, 1);
-      },
-      Code::unsupported, {"conv: residual has strides 40 (batch)"});
-  accepts_call([&](Valid& v) { put(v.args.c, 60, {60, 20, 10}, 1); });
-  accepts_call([&](Valid& v) { put(v.args.residual, 60, {60, 20, 10}, 1); });
+      Code::bad_shape, {"conv: residual has strides 35", "overlap"});
 }
 
 TEST_CASE("conv call: c overlaps neither a nor a residual that is not the same view") {
@@ -402,7 +441,14 @@ TEST_CASE("conv call: c overlaps neither a nor a residual that is not the same v
         both(0)(v);
         v.args.residual.batch_stride = 70, v.args.residual.strides = {70, 21, 7};
       },
-      Code::unsupported, {"residual"});
+      Code::bad_data, {"overlaps residual"});
+  refuses_call(
+      [&](Valid& v) {
+        both(0)(v);
+        v.args.residual.batch_stride = 36, v.args.residual.strides = {36, 2, 1};
+        v.args.residual.channel_stride = 6;
+      },
+      Code::bad_data, {"overlaps residual"});
 }
 
 TEST_CASE("conv call: the residual is shaped like c, and only looked at if a step adds it") {
@@ -462,6 +508,88 @@ TEST_CASE("conv: output extents count the positions at which the kernel fits") {
             Index count = 0;
             for (Index o = 0; o + (kernel - 1) * dilation < in + pads; o += stride) ++count;
             CHECK(output_extent(in, kernel, stride, dilation, pads) == count);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("conv: transposed output extents are where the inputs of the other way come from") {
+  for (Index in = 0; in < 7; ++in) {
+    for (Index kernel = 1; kernel < 5; ++kernel) {
+      for (Index stride = 1; stride < 4; ++stride) {
+        for (Index dilation = 1; dilation < 4; ++dilation) {
+          for (Index pads = 0; pads < 6; ++pads) {
+            for (Index more = 0; more < std::max(stride, dilation); ++more) {
+              const Index out = transposed_extent(in, kernel, stride, dilation, more, pads);
+              if (in == 0 || out == 0) {
+                CHECK(out == 0);
+                CHECK((in == 0 || (in - 1) * stride + dilation * (kernel - 1) + more < pads));
+              } else if (more < stride) {
+                CHECK(output_extent(out, kernel, stride, dilation, pads) == in);
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+  CHECK(transposed_extent(kMost, 1, kMost, 1, 0, 0) == kMax);  // 2^80
+  ConvProblem p{.kernel = {2, 3, 4},
+                .stride = {1, 2, 3},
+                .dilation = {2, 1, 5},
+                .pad_begin = {0, 1, 0},
+                .pad_end = {1, 0, 2},
+                .transposed = true,
+                .output_pad = {1, 0, 4}};
+  CHECK(output_extent(p, {4, 6, 7}) == Spatial{6, 12, 36});
+  CHECK(output_extent(p, {4, 0, 7}) == Spatial{6, 0, 36});
+  p.pad_begin[1] = 13;
+  CHECK(output_extent(p, {4, 6, 7}) == Spatial{6, 0, 36});
+}
+
+TEST_CASE("conv call: transposed outputs have extents up to 2^40") {
+  ConvProblem p{.stride = {1, 1, kMost}, .transposed = true};
+  ConvArgs args{.a = {nullptr, DType::u8, 1, {1, 1, 2}, 0, 0, {}, 1},
+                .c = {nullptr, DType::s32, 1, {1, 1, kMost + 1}, 0, 0, {}, 1}};
+  check_error(validate(p, args), Code::bad_shape, {"1099511627777, above 2^40"});
+  p.stride[2] = kMost - 1;
+  args.c.extent[2] = kMost;
+  CHECK_FALSE(validate(p, args));
+}
+
+TEST_CASE("conv: transposed, pad_same is ONNX's, and pad_to its output_shape") {
+  // https://onnx.ai/onnx/operators/onnx__ConvTranspose.html: total_padding[i] = stride[i] *
+  // (input_size[i] - 1) + output_padding[i] + ((kernel_shape[i] - 1) * dilations[i] + 1) -
+  // output_shape[i]; SAME_UPPER begins with half of it, rounded down, and everything else rounded
+  // up. SAME makes output_shape[i] = input_shape[i] * strides[i].
+  for (Index in = 1; in < 6; ++in) {
+    for (Index kernel = 1; kernel < 6; ++kernel) {
+      for (Index stride = 1; stride < 5; ++stride) {
+        for (Index dilation = 1; dilation < 4; ++dilation) {
+          const ConvProblem p{.kernel = {1, kernel, 1},
+                              .stride = {1, stride, 1},
+                              .dilation = {1, dilation, 1},
+                              .transposed = true};
+          const Index all = stride * (in - 1) + (kernel - 1) * dilation + 1;
+          ConvProblem upper = p, lower = p;
+          pad_same(upper, {1, in, 1});
+          pad_same(lower, {1, in, 1}, true);
+          CHECK(output_extent(upper, {1, in, 1}) == Spatial{1, in * stride, 1});
+          const Index total = std::max<Index>(0, all - in * stride);
+          CHECK(upper.pad_begin == Spatial{0, total / 2, 0});
+          CHECK(upper.pad_end == Spatial{0, total - total / 2, 0});
+          CHECK(lower.pad_begin == upper.pad_end);
+          CHECK(lower.pad_end == upper.pad_begin);
+          CHECK(upper.output_pad == Spatial{0, std::max<Index>(0, in * stride - all), 0});
+          CHECK_FALSE(validate(upper));
+          for (Index out = 1; out < all + std::max(stride, dilation); ++out) {
+            ConvProblem q = p;
+            pad_to(q, {1, in, 1}, {1, out, 1});
+            CHECK(output_extent(q, {1, in, 1}) == Spatial{1, out, 1});
+            CHECK(q.pad_end[1] == std::max<Index>(0, all - out) / 2);
+            CHECK_FALSE(validate(q));
           }
         }
       }
@@ -582,6 +710,15 @@ TEST_CASE("conv: filter views address inputs last and inputs first") {
   CHECK(first.strides == Spatial{15, 5, 1});
   CHECK(first.in_stride == 30);
   CHECK(first.type == p.b);
+  CHECK(first.offset(1, 3, {1, 2, 4}, 6) == ((3 * 7 + 6) * 2 + 1) * 15 + 2 * 5 + 4);
+  const FilterView across = FilterView::transposed(nullptr, p);  // (14, 2, 2, 3, 5)
+  CHECK(across.type == p.b);
+  for (Index out = 0; out < 4; ++out) {
+    for (Index in = 0; in < 7; ++in) {
+      const Index group = out / 2, row = group * 7 + in;
+      CHECK(across.offset(group, out, {1, 2, 4}, in) == (row * 2 + out % 2) * 30 + 29);
+    }
+  }
 }
 
 namespace {
@@ -597,12 +734,61 @@ struct Volume {
   }
 };
 
+/// The transposed convolution as every element of the image spread over the output, which is cut in
+/// the end.
+template <class T, class Load>
+Volume<T> spread(const ConvProblem& p, const FilterView& b, const ConstImageView& a,
+                 const Spatial& out, Load&& load) {
+  Spatial all = {};
+  for (std::size_t d = 0; d < 3; ++d) all[d] = out[d] + p.pad_begin[d] + p.pad_end[d];
+  Volume<T> whole{a.batch, all[0], all[1], all[2], p.out_channels};
+  const Index inputs = p.in_channels / p.groups, outputs = p.out_channels / p.groups;
+  for (Index c = 0; c < a.channels; ++c) {
+    for (Index j = c / inputs * outputs; j < (c / inputs + 1) * outputs; ++j) {
+      T zb = 0;
+      if (p.b_zero_points.size() == 1) zb = T(p.b_zero_points[0]);
+      if (p.b_zero_points.size() > 1) zb = T(p.b_zero_points[std::size_t(j)]);
+      for (Index k = 0; k < p.taps(); ++k) {
+        const Index x = k % p.kernel[2], y = k / p.kernel[2] % p.kernel[1],
+                    z = k / p.kernel[2] / p.kernel[1];
+        const Index offset = j * b.out_stride + z * b.strides[0] + y * b.strides[1] +
+                             x * b.strides[2] + c % inputs * b.in_stride + c / inputs * b.group_gap;
+        const T w =
+            load(static_cast<const std::byte*>(b.data) + offset * size_of(b.type), b.type) - zb;
+        for (Index i = 0; i < a.batch * a.positions(); ++i) {
+          const Index n = i / a.positions(), ix = i % a.extent[2],
+                      iy = i / a.extent[2] % a.extent[1],
+                      iz = i / a.extent[2] / a.extent[1] % a.extent[0];
+          const T v = load(element(a, n, {iz, iy, ix}, c), a.type) - T(p.a_zero_point);
+          whole.at(n, iz * p.stride[0] + z * p.dilation[0], iy * p.stride[1] + y * p.dilation[1],
+                   ix * p.stride[2] + x * p.dilation[2], j) += v * w;
+        }
+      }
+    }
+  }
+  Volume<T> sums{a.batch, out[0], out[1], out[2], p.out_channels};
+  for (Index n = 0; n < a.batch; ++n) {
+    for (Index z = 0; z < out[0]; ++z) {
+      for (Index y = 0; y < out[1]; ++y) {
+        for (Index x = 0; x < out[2]; ++x) {
+          for (Index j = 0; j < p.out_channels; ++j) {
+            sums.at(n, z, y, x, j) =
+                whole.at(n, z + p.pad_begin[0], y + p.pad_begin[1], x + p.pad_begin[2], j);
+          }
+        }
+      }
+    }
+  }
+  return sums;
+}
+
 /// The convolution as an image with its padding added, a - za, times b - zb, one group and output
 /// channel after the other, each weight added to all positions at once: another order than the
 /// reference's.
 template <class T, class Load>
 Volume<T> convolve(const ConvProblem& p, const FilterView& b, const ConstImageView& a,
                    const Spatial& out, Load&& load) {
+  if (p.transposed) return spread<T>(p, b, a, out, load);
   Volume<T> padded{a.batch, a.extent[0] + p.pad_begin[0] + p.pad_end[0],
                    a.extent[1] + p.pad_begin[1] + p.pad_end[1],
                    a.extent[2] + p.pad_begin[2] + p.pad_end[2], a.channels};
@@ -630,7 +816,7 @@ Volume<T> convolve(const ConvProblem& p, const FilterView& b, const ConstImageVi
         for (Index ky = 0; ky < p.kernel[1]; ++ky) {
           for (Index kx = 0; kx < p.kernel[2]; ++kx) {
             const Index offset = j * b.out_stride + kz * b.strides[0] + ky * b.strides[1] +
-                                 kx * b.strides[2] + c * b.in_stride;
+                                 kx * b.strides[2] + c * b.in_stride + group * b.group_gap;
             const T w =
                 load(static_cast<const std::byte*>(b.data) + offset * size_of(b.type), b.type) - zb;
             for (Index n = 0; n < a.batch; ++n) {
@@ -655,8 +841,9 @@ Volume<T> convolve(const ConvProblem& p, const FilterView& b, const ConstImageVi
 
 /// A random problem in `dimensions` dimensions, its image and weights of random bytes or floats.
 struct Sample {
-  Sample(std::uint64_t seed, DType a, DType b, DType c) : r(seed) {
+  Sample(std::uint64_t seed, DType a, DType b, DType c, bool transposed = false) : r(seed) {
     problem.a = a, problem.b = b, problem.c = c;
+    problem.transposed = transposed;
     problem.groups = r.one_in(2) ? 1 : r.between(2, 4);
     problem.in_channels = problem.groups * r.between(1, 3);
     problem.out_channels = problem.groups * r.between(1, 3);
@@ -667,6 +854,15 @@ struct Sample {
       problem.pad_begin[d] = r.between(0, 4);
       problem.pad_end[d] = r.between(0, 4);
       in[d] = r.between(1, 7);
+      if (!transposed) continue;
+      const Index most =
+          problem.stride[d] > problem.dilation[d] ? problem.stride[d] : problem.dilation[d];
+      problem.output_pad[d] = r.between(0, most - 1);
+      // Nothing may be left, or only some of the edge.
+      const Index all = transposed_extent(in[d], problem.kernel[d], problem.stride[d],
+                                          problem.dilation[d], problem.output_pad[d], 0);
+      if (problem.pad_begin[d] + problem.pad_end[d] > all)
+        problem.pad_begin[d] = problem.pad_end[d] = 0;
     }
     batch = r.between(0, 2);
     out = output_extent(problem, in);
@@ -683,8 +879,9 @@ struct Sample {
     const bool first = r.one_in(2);
     view = first ? ConstImageView::channels_first(image.data(), a, batch, in, problem.in_channels)
                  : ConstImageView::channels_last(image.data(), a, batch, in, problem.in_channels);
-    filter = r.one_in(2) ? FilterView::inputs_first(weights.data(), problem)
-                         : FilterView::inputs_last(weights.data(), problem);
+    filter = r.one_in(3)   ? FilterView::transposed(weights.data(), problem)
+             : r.one_in(2) ? FilterView::inputs_first(weights.data(), problem)
+                           : FilterView::inputs_last(weights.data(), problem);
   }
   void fill(std::vector<std::byte>& bytes, DType type, Index count) {
     bytes.resize(std::size_t(count * size_of(type)));
@@ -738,7 +935,7 @@ TEST_CASE("reference_conv: integers are exact, and padding contributes nothing")
   for (Index seed = 0; seed < support::scaled(300); ++seed) {
     CAPTURE(seed);
     const DType a = seed % 2 ? DType::s8 : DType::u8, b = seed / 2 % 2 ? DType::u8 : DType::s8;
-    Sample s(std::uint64_t(seed), a, b, DType::s32);
+    Sample s(std::uint64_t(seed), a, b, DType::s32, seed / 4 % 2);
     const Ints got = s.reference<std::int32_t>();
     const auto want =
         convolve<std::int64_t>(s.problem, s.filter, s.view, s.out, load_integer).values;
@@ -751,7 +948,7 @@ TEST_CASE("reference_conv: integers are exact, and padding contributes nothing")
 TEST_CASE("reference_conv: floats are near the exact sums") {
   for (Index seed = 0; seed < support::scaled(150); ++seed) {
     CAPTURE(seed);
-    Sample s(std::uint64_t(1000 + seed), DType::f32, DType::f32, DType::f32);
+    Sample s(std::uint64_t(1000 + seed), DType::f32, DType::f32, DType::f32, seed % 2);
     const std::vector<float> got = s.reference<float>();
     const auto want = convolve<double>(s.problem, s.filter, s.view, s.out, load_real).values;
     const auto sizes = convolve<double>(s.problem, s.filter, s.view, s.out, load_magnitude).values;
@@ -763,6 +960,29 @@ TEST_CASE("reference_conv: floats are near the exact sums") {
     }
     CHECK(near);
   }
+}
+
+TEST_CASE(
+    "reference_conv: transposed, floats outside the image count as zeros, others not at all") {
+  // (1 2) spread by 2 times (3 inf 5): 3 | inf | 5 + 6 | inf | 10, of which the first and the last
+  // have one product with what is outside: inf * 0 would show.
+  const float a[] = {1, 2}, b[] = {3, HUGE_VALF, 5};
+  const ConvProblem p{.in_channels = 1,
+                      .out_channels = 1,
+                      .kernel = {1, 1, 3},
+                      .stride = {1, 1, 2},
+                      .transposed = true,
+                      .output_pad = {0, 0, 1},
+                      .a = DType::f32,
+                      .b = DType::f32,
+                      .c = DType::f32};
+  std::vector<float> c(6);
+  const ConvArgs args{.a = ConstImageView::channels_last(a, DType::f32, 1, {1, 1, 2}, 1),
+                      .c = ImageView::channels_last(c.data(), DType::f32, 1, {1, 1, 6}, 1)};
+  REQUIRE_FALSE(validate(p, args));
+  reference_conv(p, FilterView::inputs_last(b, p), args);
+  c.back() = std::isnan(c.back()) ? -1.0f : 0.0f;  // inf * what is outside
+  CHECK(c == std::vector<float>{3, HUGE_VALF, 11, HUGE_VALF, 10, -1});
 }
 
 TEST_CASE("reference_conv: a sequence by hand") {

@@ -90,6 +90,7 @@ TEST_CASE("the suite finds a wrong result, wherever it comes from") {
   CHECK(finds(Fault::needs_all_rows, "must be"));
   CHECK(finds(Fault::forgets_weights, "stored weights"));
   CHECK(finds(Fault::packs_at_random, "twice gives different bytes"));
+  CHECK(finds(Fault::keeps_pointers, "must be"));
 }
 
 TEST_CASE("the suite finds writes to what is not C's") {

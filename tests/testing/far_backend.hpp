@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "toy_backend.hpp"
+#include "toy_conv.hpp"
 
 namespace far {
 
@@ -60,29 +61,34 @@ struct Backend {
   }
 };
 
-class Gemm {
+/// An operation of the toy's, with the addresses of calls brought in.
+template <class Op, class Problem, class Args>
+class Operation {
  public:
-  explicit Gemm(toy::Gemm op) : op_(std::move(op)) {}
-  Index workspace_bytes(Index rows, Index workers = 1) const {
-    return op_.workspace_bytes(rows, workers);
+  explicit Operation(Op op) : op_(std::move(op)) {}
+  Index workspace_bytes(Index count, Index workers = 1) const {
+    return op_.workspace_bytes(count, workers);
   }
-  const GemmProblem& problem() const { return op_.problem(); }
+  const Problem& problem() const { return op_.problem(); }
   std::string kernel() const { return "far"; }
 
-  Error run(GemmArgs args, std::span<std::byte> workspace, Parallel executor = {}) const noexcept {
+  Error run(Args args, std::span<std::byte> workspace, Parallel executor = {}) const noexcept {
     args.a.data = in(args.a.data);
     args.c.data = in(args.c.data);
     args.residual.data = in(args.residual.data);
     args.row_scales = in(args.row_scales);
-    args.a_zero_points = in(args.a_zero_points);
+    if constexpr (requires { args.a_zero_points; }) args.a_zero_points = in(args.a_zero_points);
     return op_.run(args, in(workspace), executor);
   }
 
  private:
-  toy::Gemm op_;
+  Op op_;
 };
+using Gemm = Operation<toy::Gemm, GemmProblem, GemmArgs>;
+using Conv = Operation<toy::Conv, ConvProblem, ConvArgs>;
 
-inline Error supports(const Backend& backend, const GemmProblem& p) {
+template <class Problem>
+Error supports(const Backend& backend, const Problem& p) {
   return supports(backend.device, p);
 }
 template <class Weights>  // ConstMatrixView, or packed ones
@@ -90,6 +96,11 @@ Result<Gemm> prepare(const Backend& backend, const GemmProblem& p, const Weights
   auto op = prepare(backend.device, p, weights);
   if (!op) return op.error();
   return Gemm(std::move(*op));
+}
+inline Result<Conv> prepare(const Backend& backend, const ConvProblem& p, const FilterView& b) {
+  auto op = prepare(backend.device, p, b);
+  if (!op) return op.error();
+  return Conv(std::move(*op));
 }
 inline Result<toy::PackedWeights> pack(const Backend& backend, const GemmProblem& p,
                                        const ConstMatrixView& weights) {

@@ -1,4 +1,5 @@
-// A backend that runs the reference and, with a Fault, shows what the conformance suite sees.
+// A backend that runs the reference and, with a Fault, shows what the conformance suite sees. Its
+// convolutions are in toy_conv.hpp.
 #pragma once
 
 #include <algorithm>
@@ -27,10 +28,13 @@ enum class Fault {
   depends_on_order,  ///< which index comes last changes the result
   allocates,
   needs_all_rows,       ///< wrong for an odd number of rows
+  remembers_extent,     ///< of convolutions: wrong for images of another size than the first ones
+  forgets_dilation,     ///< of convolutions
   writes_then_refuses,  ///< touches C before it looks at the arguments
   accepts_any_workspace,
   forgets_weights,  ///< stored weights lose their last byte
   packs_at_random,  ///< packing twice gives different bytes
+  keeps_pointers,   ///< to the caller's scales and biases
   changes_a,
   before_workspace,  ///< writes the byte before it
   refuses_all,
@@ -68,11 +72,31 @@ struct Backend : HostMemory {
 };
 
 /// f16 outputs are not offered.
-inline Error supports(const Backend& backend, const GemmProblem& p) {
+template <class Problem>
+Error supports_any(const Backend& backend, const Problem& p) {
   if (backend.fault == Fault::ignores_validate) return {};
   if (Error e = validate(p)) return e;
   if (p.c != DType::f16 && backend.fault != Fault::refuses_all) return {};
   return Error::make(Code::unsupported, "toy: no output of %s", quern::name(p.c));
+}
+
+/// What prepare() asks.
+template <class Problem>
+Error check(const Backend& backend, const Problem& p) {
+  if (backend.fault == Fault::ignores_validate) return {};
+  if (backend.fault == Fault::refuses_only_in_supports) return validate(p);
+  Error e = supports_any(backend, p);
+  if (e.code() == Code::unsupported && backend.fault == Fault::refuses_with_another_code) {
+    return Error::make(Code::no_memory, "%s", e.what());
+  }
+  if (!e && backend.fault == Fault::refuses_only_in_prepare) {
+    return Error::make(Code::unsupported, "toy: not today");
+  }
+  return e;
+}
+
+inline Error supports(const Backend& backend, const GemmProblem& p) {
+  return supports_any(backend, p);
 }
 
 /// The weights as a dense row-major matrix.
@@ -84,96 +108,108 @@ struct PackedWeights {
   }
 };
 
+/// Where a faulty operation strikes; null where there is nothing.
+struct Places {
+  std::byte *first = nullptr, *last = nullptr;  ///< elements of C
+  std::byte* gap = nullptr;                     ///< between two rows of C
+  std::byte* input = nullptr;                   ///< an element of A
+};
+
+inline void flip(std::byte* at) {
+  if (at != nullptr) *at ^= std::byte{1};
+}
+
+/// A sum that stops at 2^15 - 1.
+inline void saturate(std::byte* sum) {
+  std::int32_t value;
+  std::memcpy(&value, sum, sizeof value);
+  value = std::min(value, 32767);
+  std::memcpy(sum, &value, sizeof value);
+}
+
+/// What is wrong whatever the operation; `last`: the index that was run last.
+inline void misbehave(Fault fault, const Places& at, std::span<std::byte> workspace, Index workers,
+                      Index last) {
+  switch (fault) {
+    case Fault::off_by_one:
+      return flip(at.last);
+    case Fault::writes_a_gap:
+      return flip(at.gap);
+    case Fault::writes_before:
+      return flip(at.first == nullptr ? nullptr : at.first - 1);
+    case Fault::overruns_workspace:
+      workspace.data()[workspace.size()] = std::byte{0};
+      return;
+    case Fault::before_workspace:
+      workspace.data()[-1] = std::byte{0};
+      return;
+    case Fault::depends_on_threads:
+      return flip(workers == 7 ? at.last : nullptr);
+    case Fault::depends_on_order:
+      return flip(last == 0 ? at.last : nullptr);
+    case Fault::allocates:
+      delete new volatile int(0);
+      return;
+    case Fault::changes_a:
+      if (at.input != nullptr) *at.input = std::byte{0x5A};
+      return;
+    default:
+      return;
+  }
+}
+
 class Gemm {
  public:
   Gemm(Fault fault, const GemmProblem& problem, PackedWeights weights)
-      : fault_(fault), problem_(problem), weights_(std::move(weights)) {}
+      : fault_(fault), owned_(problem), weights_(std::move(weights)) {
+    problem_ = fault == Fault::keeps_pointers ? problem : *owned_;
+  }
 
   Index workspace_bytes(Index rows, Index workers = 1) const { return 8 + rows + workers; }
-  const GemmProblem& problem() const { return *problem_; }
+  const GemmProblem& problem() const { return problem_; }
   const char* kernel() const { return "toy"; }
 
   Error run(const GemmArgs& args, std::span<std::byte> workspace,
             Parallel parallel = {}) const noexcept {
-    if (fault_ == Fault::writes_then_refuses && args.c.data != nullptr) flip(args, 0);
-    if (Error e = validate(*problem_, args)) return e;
+    if (fault_ == Fault::writes_then_refuses && args.c.data != nullptr) flip(places(args).last);
+    if (Error e = validate(problem_, args)) return e;
     const Index needed = workspace_bytes(args.a.batch * args.a.rows, parallel.concurrency());
     if (fault_ != Fault::accepts_any_workspace && std::ssize(workspace) < needed) {
       return Error::make(Code::no_workspace, "gemm: the workspace has %lld bytes, %lld are needed",
                          static_cast<long long>(workspace.size()), static_cast<long long>(needed));
     }
     if (needed > 0) std::memset(workspace.data(), 0, static_cast<std::size_t>(needed));
-    const GemmProblem& p = *problem_;
+    const GemmProblem& p = problem_;
     const ConstMatrixView b(weights_.data.data(), p.b, p.k, p.n, p.n, 1, p.batch);
     std::atomic<Index> last{-1};
     parallel(2, [&](Index index, Index) {
       if (index == 0) reference_gemm(p, b, args);
       last = index;
     });
-    misbehave(args, workspace, parallel, last);
+    const Places at = places(args);
+    for (Index i = 0; fault_ == Fault::saturates && at.first && p.c == DType::s32; ++i) {
+      if (i == args.c.cols) break;
+      saturate(element(args.c, 0, 0, i));
+    }
+    if (fault_ == Fault::needs_all_rows && args.c.rows % 2 == 1) flip(at.last);
+    misbehave(fault_, at, workspace, parallel.concurrency(), last);
     return {};
   }
 
  private:
-  /// Flips a bit of the byte that lies `ahead` bytes from the last element's first.
-  void flip(const GemmArgs& args, Index ahead) const {
+  static Places places(const GemmArgs& args) {
     const MatrixView& c = args.c;
-    if (c.rows * c.cols * c.batch == 0) return;
-    std::byte* last = element(c, c.batch - 1, c.rows - 1, c.cols - 1) + ahead;
-    *last ^= std::byte{1};
-  }
-
-  void misbehave(const GemmArgs& args, std::span<std::byte> workspace, const Parallel& parallel,
-                 Index last) const {
-    const MatrixView& c = args.c;
-    const bool empty = c.rows * c.cols * c.batch == 0;
-    switch (fault_) {
-      case Fault::off_by_one:
-        flip(args, 0);
-        break;
-      case Fault::saturates:
-        for (Index i = 0; problem_->c == DType::s32 && !empty && i < c.cols; ++i) {
-          auto* sum = reinterpret_cast<std::int32_t*>(element(c, 0, 0, i));
-          if (*sum > 32767) *sum = 32767;
-        }
-        break;
-      case Fault::writes_a_gap:
-        if (!empty && c.rows > 1 && c.row_stride > c.cols)
-          *element(c, 0, 0, c.cols) ^= std::byte{1};
-        break;
-      case Fault::writes_before:
-        if (!empty) static_cast<std::byte*>(c.data)[-1] ^= std::byte{1};
-        break;
-      case Fault::overruns_workspace:
-        workspace.data()[workspace.size()] = std::byte{0};
-        break;
-      case Fault::depends_on_threads:
-        if (parallel.concurrency() == 7) flip(args, 0);
-        break;
-      case Fault::depends_on_order:
-        if (last == 0) flip(args, 0);
-        break;
-      case Fault::allocates:
-        delete new volatile int(0);
-        break;
-      case Fault::needs_all_rows:
-        if (c.rows % 2 == 1) flip(args, 0);
-        break;
-      case Fault::changes_a:
-        if (!empty && args.a.cols > 0) {
-          *const_cast<std::byte*>(element(args.a, 0, 0, 0)) = std::byte{0x5A};
-        }
-        break;
-      case Fault::before_workspace:
-        workspace.data()[-1] = std::byte{0};
-        break;
-      default:
-        break;
-    }
+    if (c.rows * c.cols * c.batch == 0) return {};
+    Places at{.first = element(c, 0, 0, 0),
+              .last = element(c, c.batch - 1, c.rows - 1, c.cols - 1)};
+    if (c.rows > 1 && c.row_stride > c.cols) at.gap = element(c, 0, 0, c.cols);
+    if (args.a.cols > 0) at.input = const_cast<std::byte*>(element(args.a, 0, 0, 0));
+    return at;
   }
 
   Fault fault_;
-  OwnedGemmProblem problem_;
+  OwnedGemmProblem owned_;
+  GemmProblem problem_;
   PackedWeights weights_;
 };
 
@@ -192,19 +228,6 @@ inline Result<PackedWeights> pack(const Backend& backend, const GemmProblem& p,
   static std::uint8_t packings = 0;
   if (backend.fault == Fault::packs_at_random) packed.data.push_back(std::byte{++packings});
   return packed;
-}
-
-inline Error check(const Backend& backend, const GemmProblem& p) {
-  if (backend.fault == Fault::ignores_validate) return {};
-  if (backend.fault == Fault::refuses_only_in_supports) return validate(p);
-  Error e = supports(backend, p);
-  if (e.code() == Code::unsupported && backend.fault == Fault::refuses_with_another_code) {
-    return Error::make(Code::no_memory, "%s", e.what());
-  }
-  if (!e && backend.fault == Fault::refuses_only_in_prepare) {
-    return Error::make(Code::unsupported, "toy: not today");
-  }
-  return e;
 }
 
 inline Result<Gemm> prepare(const Backend& backend, const GemmProblem& p, PackedWeights packed) {

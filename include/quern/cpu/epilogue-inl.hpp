@@ -171,9 +171,102 @@ HWY_INLINE void for_each_row(const Output& o, const void* acc, Index rows, Index
   }
 }
 
+#if QUERN_FIXED_SIZE
+
+/// The epilogue that most layers have, one scale and clamps, into 8 bits: whether it is this one,
+/// and what the clamps amount to.
+struct Requantization {
+  bool suits = false;
+  float low = -1024.0f, high = 1024.0f;  // beyond the range of any 8-bit result
+
+  explicit Requantization(const Output& o) {
+    using K = Step::Kind;
+    if (!o.integer || !is_int8(o.type) || o.step_count == 0 || o.steps[0].kind != K::scale ||
+        o.row_factor != nullptr || o.row_sum != nullptr || o.dynamic_scale != nullptr) {
+      return;
+    }
+    // Clamps after clamps are one, between what they make of the least and of the greatest.
+    for (Index s = 1; s < o.step_count; ++s) {
+      if (o.steps[s].kind != K::relu && o.steps[s].kind != K::clamp) return;
+      low = quern::apply(o.steps[s], low, 0, 0, {});
+      high = quern::apply(o.steps[s], high, 0, 0, {});
+    }
+    low = low < -1024.0f ? -1024.0f : low > 1024.0f ? 1024.0f : low;
+    high = high < -1024.0f ? -1024.0f : high > 1024.0f ? 1024.0f : high;
+    suits = true;
+  }
+};
+
+constexpr int kPanelVectors = 16 / static_cast<int>(hn::MaxLanes(D32()));
+
+/// 16 numbers to 8 bits, saturated.
+template <class T>
+HWY_INLINE void store_bytes(const V32* q, T* to) {
+#if HWY_TARGET == HWY_AVX2
+  const __m256i words = _mm256_packs_epi32(q[0].raw, q[1].raw);  // quarters 0 2 1 3
+  const __m128i lower = _mm256_castsi256_si128(words), upper = _mm256_extracti128_si256(words, 1);
+  const __m128i bytes =
+      std::is_signed_v<T> ? _mm_packs_epi16(lower, upper) : _mm_packus_epi16(lower, upper);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_shuffle_epi32(bytes, 0xD8));
+#else
+  const hn::Rebind<T, D32> d8;
+  QUERN_UNROLL for (int v = 0; v < kPanelVectors; ++v) {
+    hn::StoreU(hn::DemoteTo(d8, q[v]), d8, to + v * static_cast<int>(hn::MaxLanes(D32())));
+  }
+#endif
+}
+
+/// The same bits as finish(), with what is the same for all rows in registers.
+template <class T, bool kRowBase>
+void requantize(const Output& o, const std::int32_t* words, Index rows, Index columns,
+                const Requantization& r) {
+  const D32 d;
+  const DF df;
+  constexpr int kLanes = static_cast<int>(hn::MaxLanes(D32()));
+  // Added to a small float, 1.5 * 2^23 leaves its nearest integer in the lowest bits.
+  const VF magic = constant(12582912.0f);
+  const V32 zero_point = hn::Sub(hn::Set(d, o.zero_point), hn::Set(d, 0x4B400000));
+  const VF low = constant(r.low), high = constant(r.high);
+  V32 base[kPanelVectors];
+  VF scale[kPanelVectors];
+  const auto* scales = static_cast<const float*>(o.steps[0].data);
+  QUERN_UNROLL for (int v = 0; v < kPanelVectors; ++v) {
+    base[v] = o.base != nullptr ? hn::LoadU(d, o.base + v * kLanes) : hn::Zero(d);
+    scale[v] =
+        o.steps[0].count == 1 ? constant(scales[0]) : hn::LoadU(df, scales + o.column + v * kLanes);
+  }
+  auto* out = reinterpret_cast<T*>(element(o.c, o.inputs.batch, o.row, o.column));
+  const Index stride = rows > 1 ? o.c.row_stride : 0;
+  T partial[16];
+  for (Index i = 0; i < rows; ++i, words += 16, out += stride) {
+    V32 q[kPanelVectors];
+    QUERN_UNROLL for (int v = 0; v < kPanelVectors; ++v) {
+      V32 sum = hn::Add(hn::LoadU(d, words + v * kLanes), base[v]);
+      if constexpr (kRowBase) sum = hn::Add(sum, hn::Set(d, o.row_base[i]));
+      const VF scaled = unfused(hn::Mul(hn::ConvertTo(df, sum), scale[v]));
+      const VF bounded = hn::Min(hn::Max(scaled, low), high);
+      q[v] = hn::Add(hn::BitCast(d, hn::Add(bounded, magic)), zero_point);
+    }
+    store_bytes(q, columns == 16 ? out : partial);
+    if (columns < 16) std::memcpy(out, partial, static_cast<std::size_t>(columns));
+  }
+}
+
+#endif
+
 inline void finish(const Output& o, const void* acc, Index rows, Index columns) noexcept {
   const D32 d32;
   const DF df;
+#if QUERN_FIXED_SIZE
+  if (const Requantization r(o); r.suits) {
+    const auto* words = static_cast<const std::int32_t*>(acc);
+    const auto run = o.type == DType::s8 ? o.row_base ? &requantize<std::int8_t, true>
+                                                      : &requantize<std::int8_t, false>
+                     : o.row_base ? &requantize<std::uint8_t, true>
+                                         : &requantize<std::uint8_t, false>;
+    return run(o, words, rows, columns, r);
+  }
+#endif
   for (Index c = 0; c < columns; c += static_cast<Index>(hn::Lanes(d32))) {
     const V32 zero = hn::Zero(d32), base = o.base != nullptr ? hn::LoadU(d32, o.base + c) : zero;
     const V32 column_sum = o.row_factor != nullptr ? hn::LoadU(d32, o.column_sum + c) : zero;

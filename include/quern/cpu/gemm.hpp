@@ -43,10 +43,10 @@ class Gemm {
     return run_checked(args, workspace, executor);
   }
 
-  /// What run() does after its checks, but for the workspace; rows of A from a reader, if there is
-  /// one: for operations that are products in disguise.
+  /// What run() does after its checks, but for the workspace; rows of A and C may be no matrices:
+  /// for operations that are products in disguise.
   Error run_checked(const GemmArgs& args, std::span<std::byte> workspace, Parallel executor,
-                    const RowReader* reader = nullptr) const noexcept {
+                    const RowAccess& rows = {}) const noexcept {
     const GemmPlan& plan = *plan_;
     const Index m = args.a.rows, batch = args.a.batch, workers = executor.concurrency();
     if (m == 0 || plan.problem.n == 0 || batch == 0) return {};
@@ -60,7 +60,7 @@ class Gemm {
                          static_cast<long long>(workspace.size()), static_cast<long long>(m),
                          static_cast<long long>(workers), static_cast<long long>(needed));
     }
-    const GemmCall call{plan, args, reader, choice, blocking};
+    const GemmCall call{plan, args, rows, choice, blocking};
     const Index tasks = batch * blocking.m_blocks * blocking.n_blocks;
     std::byte* memory = Carver(workspace.data()).take<std::byte>(0);
     executor(tasks, [&](Index index, Index worker) {

@@ -72,6 +72,8 @@ inline Blocking choose_blocking(const Idiom& idiom, Index m, Index panels, Index
                              : kPanelBudget / (kPanel * b_bytes * b.step);
   b.kc = balanced(k, kc_limit < 64 ? 64 : round_up(kc_limit, 64), 16);
   b.row_bytes = b.kc * a_bytes;
+  // Rows that are not interleaved must not all begin in the same few sets of L1.
+  if (b.row_bytes % 2048 == 0) b.row_bytes += 64;
   b.k_blocks = k == 0 ? 1 : divide_up(k, b.kc);
   const Index rows_that_stay = Blocking::kRowsBytes / (b.k_blocks * b.row_bytes + 1);
   b.mc = balanced(m, Blocking::kRowsBudget, b.tile_rows);

@@ -19,6 +19,7 @@
 #include "quern/cpu/gemm_blocking.hpp"
 #include "quern/cpu/packed_weights.hpp"
 #include "quern/cpu/prefetch.hpp"
+#include "quern/cpu/rows.hpp"
 #include "quern/ops/gemm.hpp"
 #include "quern/ops/gemm_reference.hpp"
 
@@ -52,19 +53,11 @@ struct GemmPlan {
   const Choice& choice_for(Index m) const { return m <= Blocking::kFewRows ? few : many; }
 };
 
-/// Rows of A that are no matrix in memory, a convolution's patches: they are read while they are
-/// packed.
-struct RowReader {
-  const void* context;
-  /// Elements [k0, k0 + size) of a row, 8-bit as they are or anything else as floats.
-  void (*read)(const void* context, Index row, Index k0, Index size, std::byte* to) noexcept;
-};
-
 /// One call of a plan.
 struct GemmCall {
   const GemmPlan& plan;
-  const GemmArgs& args;  // with a reader: only a's type, rows and columns count
-  const RowReader* reader;
+  const GemmArgs& args;  // with a reader, only a's type, rows and columns count
+  const RowAccess& rows;
   const GemmPlan::Choice& choice;
   const Blocking& blocking;
 
@@ -175,7 +168,8 @@ class GemmTask {
       return {element(a, batch_, row0_ + r, kb * b_.kc),
               a.rows > 1 ? a.row_stride * size_of(a.type) : 0, 4};
     }
-    return {packed_slice(kb) + r * b_.row_bytes, 4, tile.rows * 4};
+    const std::byte* row = packed_slice(kb) + r * b_.row_bytes;
+    return gathers() ? Rows{row, b_.row_bytes, 4} : Rows{row, 4, tile.rows * 4};
   }
 
   std::byte* packed_slice(Index kb) const {
@@ -188,8 +182,8 @@ class GemmTask {
     if (size == 0) return;  // A may be null
     const ConstMatrixView& a = call_.args.a;
     const bool direct = is_direct();
-    const bool statistics =
-        !is_float_sum() && (call_.idiom().row_products || plan_.column_factor != nullptr);
+    if (gathers()) return gather_rows(k0, size, out);
+    const bool statistics = needs_statistics();
     if (!packs_ && !statistics) return;
     for_each_tile([&](const Tile& tile, Index r) {
       RowSource source{reinterpret_cast<const std::byte*>(stage_),
@@ -200,20 +194,57 @@ class GemmTask {
         source.row_bytes = a.rows > 1 ? a.row_stride * size_of(a.type) : 0;
       } else {
         auto* stage = reinterpret_cast<std::byte*>(stage_);
-        for (Index i = 0; i < tile.rows; ++i)
-          stage_row(r + i, k0, size, stage + i * source.row_bytes);
+        if (const RowReader& reader = call_.rows.reader; reader.read != nullptr) {
+          reader.read(reader.context, row0_ + r, tile.rows, k0, size, stage, source.row_bytes);
+        } else {
+          for (Index i = 0; i < tile.rows; ++i)
+            stage_row(r + i, k0, size, stage + i * source.row_bytes);
+        }
       }
       for (Index i = 0; statistics && i < tile.rows; ++i) {
-        const std::byte* row = source.data + i * source.row_bytes;
-        if (call_.idiom().row_products) {
-          row_base_[r + i] -= plan_.kernels->neighbour_products(row, size, is_signed());
-        }
-        if (plan_.column_factor != nullptr) {
-          row_sum_[r + i] += plan_.kernels->row_sum(row, size, is_signed());
-        }
+        count_row(r + i, source.data + i * source.row_bytes, size);
       }
       if (packs_) pack_tile(source, size, out + r * b_.row_bytes);
     });
+  }
+
+  bool needs_statistics() const {
+    return !is_float_sum() && (call_.idiom().row_products || plan_.column_factor != nullptr);
+  }
+  void count_row(Index r, const std::byte* row, Index size) {
+    if (call_.idiom().row_products) {
+      row_base_[r] -= plan_.kernels->neighbour_products(row, size, is_signed());
+    }
+    if (plan_.column_factor != nullptr) {
+      row_sum_[r] += plan_.kernels->row_sum(row, size, is_signed());
+    }
+  }
+
+  /// Rows from a reader whose form may have strides: they are read to where tiles find them, one
+  /// after the other.
+  bool gathers() const {
+    const RowForm form = call_.idiom().form;
+    return call_.rows.reader.read != nullptr &&
+           (form == RowForm::f32 || form == RowForm::u8_quads || form == RowForm::s8_quads);
+  }
+  void gather_rows(Index k0, Index size, std::byte* out) {
+    const RowReader& reader = call_.rows.reader;
+    const Index bytes = size * (is_float_sum() ? 4 : 1);
+    const bool flips = call_.choice.a_shift != 0;
+    if (!flips) reader.read(reader.context, row0_, rows_, k0, size, out, b_.row_bytes);
+    for (Index r = 0; r < rows_ && !is_float_sum(); ++r, out += b_.row_bytes) {
+      std::byte* row = out;
+      if (flips) {
+        row = reinterpret_cast<std::byte*>(stage_);
+        stage_row(r, k0, size, row);
+      }
+      if (needs_statistics()) count_row(r, row, size);
+      if (flips) {
+        pack_tile({row, bytes, 1}, size, out);
+      } else if (bytes % kQuad != 0) {
+        std::memset(out + bytes, 0, static_cast<std::size_t>(kQuad - bytes % kQuad));
+      }
+    }
   }
 
   /// Rows whose form is A's own can stay where they are. Not at a stride that puts them all into
@@ -230,16 +261,15 @@ class GemmTask {
 
   bool is_direct() const {
     const ConstMatrixView& a = call_.args.a;
-    return call_.reader == nullptr && !plan_.dynamic() &&
+    return call_.rows.reader.read == nullptr && !plan_.dynamic() &&
            (a.type == DType::f32 || is_int8(a.type)) && a.col_stride == 1;
   }
   bool is_signed() const { return plan_.dynamic() || plan_.problem.a == DType::s8; }
 
   /// Row i as floats, or as 8-bit integers, which floats are quantized to in their own room.
   void stage_row(Index i, Index k0, Index size, std::byte* to) const {
-    if (call_.reader != nullptr) {
-      call_.reader->read(call_.reader->context, row0_ + i, k0, size, to);
-      return;
+    if (const RowReader& reader = call_.rows.reader; reader.read != nullptr) {
+      return reader.read(reader.context, row0_ + i, 1, k0, size, to, 0);
     }
     const ConstMatrixView& a = call_.args.a;
     if (is_float_sum() || plan_.dynamic()) {
@@ -338,6 +368,7 @@ class GemmTask {
     const GemmProblem& problem = plan_.problem;
     const Index count = least(b_.step, panels_ - p);
     if ((panel0_ + p + count) * kPanel > problem.n) return false;
+    if (call_.rows.places.find != nullptr) return false;
     if (is_float_sum()) return problem.c == DType::f32 && problem.epilogue.count == 0;
     // Products of neighbours in A are complete only when all slices are packed.
     if (call_.idiom().row_products && !b_.a_stays) return false;
@@ -398,7 +429,7 @@ class GemmTask {
     if (!call_.args.row_scales.empty()) {
       o.inputs.row_scales = call_.args.row_scales.data() + batch_ * call_.args.a.rows;
     }
-    plan_.kernels->finish(o, sums, rows_, least(kPanel, p.n - column));
+    finish_rows(*plan_.kernels, call_.rows.places, o, sums, rows_, least(kPanel, p.n - column));
   }
 
   const GemmCall& call_;

@@ -5,4 +5,5 @@
 #include "quern/cpu/pack-inl.hpp"
 #include "quern/cpu/epilogue-inl.hpp"
 #include "quern/cpu/winograd-inl.hpp"
+#include "quern/cpu/depthwise-inl.hpp"
 #include "quern/cpu/table-inl.hpp"

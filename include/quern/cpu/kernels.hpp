@@ -82,6 +82,22 @@ struct RowSource {
   Index rows;
 };
 
+/// Pixels whose channels are contiguous 8-bit numbers.
+struct PixelRow {
+  const std::byte* data;
+  Index pixel;  ///< bytes from one to the next
+};
+
+/// A row of output positions of a depthwise convolution, 16 channels of it.
+struct DepthwiseRow {
+  const std::byte* const* lines;  ///< word of channel c of column x at line + (x * 16 + c) * 4
+  Index line_count;
+  Index taps;                ///< of each line
+  Index tap_bytes;           ///< from one to the next
+  Index position_bytes;      ///< from one output position to the next
+  const std::byte* weights;  ///< (line, tap, 16) words
+};
+
 /// A finished block of accumulators and where it goes.
 struct Output {
   const Step* steps = nullptr;  ///< without the s32 bias, which is part of `base`
@@ -111,6 +127,10 @@ struct Kernels {
   Idiom f32;
   Idiom winograd;  ///< 16-bit products, B widened and packed as words of k and k+1
 
+  /// G g G^T of pairs of input channels: g (words, 9, 16, 2), s8 or u8, less zero_points (16, 2);
+  /// position q of the result, (words, 16, 2), at u + q * step.
+  void (*winograd_weights)(const std::byte* g, bool is_signed, const std::int16_t* zero_points,
+                           Index words, std::int16_t* u, Index step) noexcept;
   /// B^T d B of the 36 pixels of a tile, s8, or u8 less 128 (null: `padding`); position q of the
   /// result at v + q * step. channels: a multiple of 16.
   void (*winograd_input)(const std::byte* const* pixels, bool is_signed, std::int32_t padding,
@@ -119,6 +139,12 @@ struct Kernels {
   /// to out + i * row + j * 16, or is added to what is there.
   void (*winograd_output)(const std::int32_t* m, Index step, std::int32_t* out, Index row,
                           bool add) noexcept;
+  /// Makes a line of shorts of two rows of `count` pixels, at least 16 channels each.
+  void (*pair_lines)(const PixelRow& first, const PixelRow& second, Index count, bool is_signed,
+                     std::byte* to) noexcept;
+  /// Sums (positions, 16), modulo 2^32; `float`: of lines of floats, taps in order.
+  void (*depthwise)(const DepthwiseRow& row, Index positions, void* sums) noexcept;
+  void (*depthwise_float)(const DepthwiseRow& row, Index positions, void* sums) noexcept;
   /// Expands `quads` quads of an s8 panel to 16 bits: (quads, 2, 16) words.
   void (*widen)(const std::byte* panel, Index quads, std::byte* out) noexcept;
   /// Packs rows of 8-bit elements, k of them, padded with zero bits to whole quads.

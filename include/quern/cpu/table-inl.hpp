@@ -96,13 +96,17 @@ inline Kernels make_kernels(bool dot) {
   }
 #endif
   (void)dot;
-#if QUERN_HAVE_WINOGRAD
+#if QUERN_FIXED_SIZE
   k.winograd.name = "winograd_f4x4_3x3";
   k.winograd.form = RowForm::s16_words;
-  set_tiles<MacWide>(k.winograd);
+  dot ? set_tiles<MacWideDot>(k.winograd) : set_tiles<MacWide>(k.winograd);
+  k.winograd_weights = &winograd_weights;
   k.winograd_input = &winograd_input;
   k.winograd_output = &winograd_output;
 #endif
+  k.pair_lines = &pair_lines;
+  k.depthwise = &depthwise<false>;
+  k.depthwise_float = &depthwise<true>;
   k.widen = &widen;
   k.pack_pairs = &pack_pairs;
   k.pack_words = &pack_words;

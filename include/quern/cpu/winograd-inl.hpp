@@ -1,12 +1,7 @@
 // Fragment, compiled per target: the transforms of Winograd's F(4x4, 3x3) in integers, see
 // winograd.hpp, and its tile: products of 16-bit numbers, rows of A as they are.
 HWY_BEFORE_NAMESPACE();
-#undef QUERN_HAVE_WINOGRAD
-#if HWY_TARGET == HWY_SCALAR || HWY_HAVE_SCALABLE || \
-    (defined(HWY_TARGET_IS_SVE) && HWY_TARGET_IS_SVE)
-#define QUERN_HAVE_WINOGRAD 0  // vectors in arrays need a known size
-#else
-#define QUERN_HAVE_WINOGRAD 1
+#if QUERN_FIXED_SIZE
 namespace quern {
 inline namespace QUERN_ABI {
 namespace cpu {
@@ -17,8 +12,72 @@ struct MacWide : MacPairs {
   static constexpr int kSteps = 1, kGroupBytes = 64, kRowBytes = 0;
 };
 
+#if QUERN_HAVE_QUADS && HWY_ARCH_X86
+/// The same with VNNI's vpdpwssd, one instruction for multiplication and sum.
+struct MacWideDot : MacWide {
+  static HWY_INLINE void multiply(V16 a, V16 b, V32& sum, V32&) {
+    auto total = sum.raw;
+#if HWY_TARGET <= HWY_AVX3
+    asm("vpdpwssd {%2, %1, %0|%0, %1, %2}" : "+v"(total) : "v"(a.raw), "v"(b.raw));
+#else
+    asm("%{vex%} vpdpwssd {%2, %1, %0|%0, %1, %2}" : "+x"(total) : "x"(a.raw), "x"(b.raw));
+#endif
+    sum = V32{total};
+  }
+};
+#else
+using MacWideDot = MacWide;
+#endif
+
 using DC = hn::CappedTag<std::int16_t, 16>;  // channels at a time
 using VC = hn::Vec<DC>;
+
+HWY_INLINE VC load_widened(const std::byte* from, bool is_signed) {
+  const DC d;
+  const hn::Rebind<std::int8_t, DC> ds;
+  const hn::Rebind<std::uint8_t, DC> du;
+  return is_signed ? hn::PromoteTo(d, hn::LoadU(ds, reinterpret_cast<const std::int8_t*>(from)))
+                   : hn::PromoteTo(d, hn::LoadU(du, reinterpret_cast<const std::uint8_t*>(from)));
+}
+
+/// out = G g along one dimension, rows of G scaled: (1 0 0) (-1 -1 -1) (-1 1 -1) (1 2 4) (1 -2 4)
+/// (0 0 1).
+HWY_INLINE void weight_transform(const VC* g, int step, VC* out, int out_step) {
+  const VC g0 = g[0], g1 = g[step], g2 = g[2 * step];
+  const VC s = hn::Add(g0, g2), t = hn::Add(g0, hn::ShiftLeft<2>(g2)), u = hn::ShiftLeft<1>(g1);
+  out[0] = g0;
+  out[out_step] = hn::Neg(hn::Add(s, g1));
+  out[2 * out_step] = hn::Sub(g1, s);
+  out[3 * out_step] = hn::Add(t, u);
+  out[4 * out_step] = hn::Sub(t, u);
+  out[5 * out_step] = g2;
+}
+
+/// G g G^T of `words` pairs of input channels. g: (words, 9, 16, 2) bytes; zero_points: (16, 2); u:
+/// position q at u + q * step, (words, 16, 2).
+inline void winograd_weights(const std::byte* g, bool is_signed, const std::int16_t* zero_points,
+                             Index words, std::int16_t* u, Index step) noexcept {
+  const DC d;
+  const Index lanes = static_cast<Index>(hn::Lanes(d));
+  for (Index w = 0; w < words; ++w, g += 9 * 32, u += 32) {
+    for (Index c = 0; c < 32; c += lanes) {
+      const VC zero_point = hn::LoadU(d, zero_points + c);
+      VC x[9], y[18], z[6];
+      for (int t = 0; t < 9; ++t) {
+        x[t] = hn::Sub(load_widened(g + t * 32 + c, is_signed), zero_point);
+      }
+      for (int j = 0; j < 3; ++j) weight_transform(x + j, 3, y + j, 3);
+      std::int16_t* to = u + c;
+      for (int i = 0; i < 6; ++i) {
+        weight_transform(y + i * 3, 1, z, 1);
+        for (int j = 0; j < 6; ++j, to += step) {
+          hn::StoreU(z[j], d, to);
+          asm("" : "+r"(to));  // or compilers keep, and spill, 36 addresses
+        }
+      }
+    }
+  }
+}
 
 /// out = B^T d along one dimension, B^T = (4 0 -5 0 1 0) (0 -4 -4 1 1 0) (0 4 -4 -1 1 0)
 /// (0 -2 -1 2 1 0) (0 2 -1 -2 1 0) (0 4 0 -5 0 1).
@@ -48,19 +107,18 @@ inline void winograd_input(const std::byte* const* pixels, bool is_signed, std::
     for (int q = 0; q < 36; ++q) {
       if (pixels[q] == nullptr) {
         x[q] = outside;
-      } else if (is_signed) {
-        const hn::Rebind<std::int8_t, DC> d8;
-        const auto bytes = hn::LoadU(d8, reinterpret_cast<const std::int8_t*>(pixels[q]) + c);
-        x[q] = hn::PromoteTo(d, bytes);
       } else {
-        const hn::Rebind<std::uint8_t, DC> d8;
-        const auto bytes = hn::LoadU(d8, reinterpret_cast<const std::uint8_t*>(pixels[q]) + c);
-        x[q] = hn::Sub(hn::PromoteTo(d, bytes), middle);
+        x[q] = load_widened(pixels[q] + c, is_signed);
+        if (!is_signed) x[q] = hn::Sub(x[q], middle);
       }
     }
     for (int j = 0; j < 6; ++j) input_transform(x + j, 6, y + j, 6);
     for (int i = 0; i < 6; ++i) input_transform(y + i * 6, 1, x + i * 6, 1);
-    for (int q = 0; q < 36; ++q) hn::StoreU(x[q], d, v + q * step + c);
+    std::int16_t* to = v + c;
+    for (int q = 0; q < 36; ++q, to += step) {
+      hn::StoreU(x[q], d, to);
+      asm("" : "+r"(to));
+    }
   }
 }
 

@@ -32,14 +32,13 @@ namespace cpu {
 /// Immutable; copies share the weights.
 class Winograd {
  public:
-  /// Whether it can be used, and is faster for images of some size: 3 x 3, dense, stride 1,
-  /// channels in sixteens, on targets without dot-product instructions.
+  /// Whether it can be used, and is faster for images of some size: 3 x 3, dense, stride 1, input
+  /// channels in sixteens.
   static bool suits(const Kernels& kernels, const ConvProblem& p) {
-    return kernels.winograd.name != nullptr && kernels.quads.name == nullptr && is_int8(p.a) &&
-           is_int8(p.b) && p.groups == 1 && p.kernel == Spatial{1, 3, 3} &&
-           p.stride == Spatial{1, 1, 1} && p.dilation == Spatial{1, 1, 1} && p.pad_begin[0] == 0 &&
-           p.pad_end[0] == 0 && p.in_channels % 16 == 0 && p.in_channels > 0 &&
-           p.out_channels >= 16;
+    return kernels.winograd.name != nullptr && is_int8(p.a) && is_int8(p.b) && p.groups == 1 &&
+           p.kernel == Spatial{1, 3, 3} && p.stride == Spatial{1, 1, 1} &&
+           p.dilation == Spatial{1, 1, 1} && p.pad_begin[0] == 0 && p.pad_end[0] == 0 &&
+           p.in_channels % 16 == 0 && p.in_channels > 0 && p.out_channels >= 16;
   }
 
   /// Of a problem that suits, with weights (out channel, 9, in channel); `gemm` is its direct form.
@@ -48,83 +47,108 @@ class Winograd {
                                       const std::byte* weights, const Gemm& gemm) {
     const Index channels = p.in_channels, panels = divide_up(p.out_channels, kPanel);
     auto base = std::make_shared<AlignedBuffer>(static_cast<std::size_t>(panels * kPanel * 4));
-    auto u = std::make_shared<AlignedBuffer>(
-        static_cast<std::size_t>(kPositions * panels * channels * kPanel * 2));
-    if (u->size() == 0 || base->size() == 0) return {};
-    std::memset(u->data(), 0, u->size());
-    std::memset(base->data(), 0, base->size());
+    auto zeros = std::make_shared<AlignedBuffer>(static_cast<std::size_t>(panels * kPanel * 4));
+    auto g = std::make_shared<AlignedBuffer>(
+        static_cast<std::size_t>(panels * channels * kTaps * kPanel));
+    if (g->size() == 0 || base->size() == 0 || zeros->size() == 0) return {};
+    for (const auto& buffer : {g, base, zeros}) std::memset(buffer->data(), 0, buffer->size());
     const Step& first = p.epilogue.steps[0];
     const bool has_bias = p.epilogue.count > 0 && first.kind == Step::Kind::bias_s32;
     // Sixteen channels at a time may be in a slice: 128 * 16 * 9 * 255 is below 2^23.
     std::vector<Index> largest(static_cast<std::size_t>(channels / 16));
     for (Index j = 0; j < p.out_channels; ++j) {
-      const std::size_t zeros = p.b_zero_points.size();
+      const std::size_t count = p.b_zero_points.size();
       const std::int32_t zb =
-          zeros == 0 ? 0 : p.b_zero_points[zeros == 1 ? 0 : static_cast<std::size_t>(j)];
+          count == 0 ? 0 : p.b_zero_points[count == 1 ? 0 : static_cast<std::size_t>(j)];
+      for (Index i = 0; i < 2; ++i) {
+        reinterpret_cast<std::int16_t*>(zeros->data())[j * 2 + i] = static_cast<std::int16_t>(zb);
+      }
       std::uint32_t sum = 0;
       Index magnitudes = 0;
       for (Index c = 0; c < channels; ++c) {
         if (c % 16 == 0) magnitudes = 0;
-        std::int32_t g[9];
-        for (int t = 0; t < 9; ++t) {
-          const std::byte w = weights[(j * 9 + t) * channels + c];
-          g[t] = (p.b == DType::s8 ? std::int32_t{static_cast<std::int8_t>(w)}
-                                   : std::int32_t{static_cast<std::uint8_t>(w)}) -
-                 zb;
-          sum += static_cast<std::uint32_t>(g[t]);
-          magnitudes += g[t] < 0 ? -g[t] : g[t];
+        for (Index t = 0; t < kTaps; ++t) {
+          const std::byte w = weights[(j * kTaps + t) * channels + c];
+          const std::int32_t x = (p.b == DType::s8 ? std::int32_t{static_cast<std::int8_t>(w)}
+                                                   : std::int32_t{static_cast<std::uint8_t>(w)}) -
+                                 zb;
+          sum += static_cast<std::uint32_t>(x);
+          magnitudes += x < 0 ? -x : x;
+          g->data()[(((j / kPanel * (channels / 2) + c / 2) * kTaps + t) * kPanel + j % kPanel) *
+                        2 +
+                    c % 2] = w;
         }
         Index& most = largest[static_cast<std::size_t>(c / 16)];
         if (magnitudes > most) most = magnitudes;
-        std::int16_t* out = reinterpret_cast<std::int16_t*>(u->data()) +
-                            (j / kPanel * (channels / 2) + c / 2) * kPanel * 2 + j % kPanel * 2 +
-                            c % 2;
-        transform_weights(g, out, panels * channels * kPanel);
       }
       const std::int32_t bias = has_bias ? static_cast<const std::int32_t*>(first.data)[j] : 0;
       reinterpret_cast<std::int32_t*>(base->data())[j] = static_cast<std::int32_t>(
           static_cast<std::uint32_t>(bias) - static_cast<std::uint32_t>(padding(p)) * sum);
     }
-    Winograd w(kernels, p, gemm, std::move(u), std::move(base));
+    Winograd w(kernels, p, gemm, std::move(g), std::move(zeros), std::move(base));
     w.slice_ = slice_of(largest);
+    const Index bytes = panels * w.panel_size() * 2;
+    if (bytes > kResident) return w;
+    auto u = std::make_shared<AlignedBuffer>(static_cast<std::size_t>(bytes));
+    if (u->size() == 0) return w;
+    for (Index panel = 0; panel < panels; ++panel) {
+      w.transform_weights(panel, 0, channels,
+                          reinterpret_cast<std::int16_t*>(u->data()) + panel * w.panel_size());
+    }
+    w.u_ = std::move(u);
+    w.g_.reset();
     return w;
   }
 
-  /// Whether it is faster for outputs of this extent: what tiles cover beyond the edges is wasted,
-  /// and fewer tiles do not pay for reading four times the weights.
-  bool is_worth(const Spatial& out) const {
-    constexpr Index kFewest = 9;
+  /// Whether it is faster for this many outputs of this extent: what tiles cover beyond the edges
+  /// is wasted, and weights are transformed, or read at four times their size, for few tiles as for
+  /// many.
+  bool is_worth(Index images, const Spatial& out) const {
     const Index tiles = divide_up(out[1], kTile) * divide_up(out[2], kTile);
-    return tiles >= kFewest && 16 * tiles <= 2 * out[1] * out[2];
+    const Index fewest = kernels_->quads.name != nullptr ? 8 : 4;
+    return images * out[0] * tiles >= fewest && 16 * tiles <= 2 * out[1] * out[2];
   }
 
   Index worker_bytes() const {
-    return Carver::bytes<std::int16_t>(kPositions * most_tiles() * channels_) +
-           Carver::bytes<std::int32_t>(step_ * kPositions * most_tiles() * kPanel) +
-           Carver::bytes<std::int32_t>(step_ * most_tiles() * 16 * kPanel);
+    return Carver::bytes<std::int16_t>(kPositions * v_size(most_tiles())) +
+           Carver::bytes<std::int32_t>(step_ * kPositions * m_size(most_tiles())) +
+           Carver::bytes<std::int32_t>(step_ * most_tiles() * 16 * kPanel) +
+           Carver::bytes<std::int16_t>(u_ ? 0 : step_ * kPositions * position_size(piece()));
   }
 
   /// A validated call; `memory` is aligned and has worker_bytes() for each worker. `c` and
-  /// `residual`: the matrices of all output positions.
+  /// `residual`: all output positions, matrices unless `places` finds them.
   void run(const ConvArgs& args, const MatrixView& c, const ConstMatrixView& residual,
-           std::byte* memory, Parallel executor) const noexcept {
-    Call call{args, c, residual};
+           const RowPlaces& places, std::byte* memory, Parallel executor) const noexcept {
+    Call call{args, c, residual, places};
     const Spatial& out = args.c.extent;
     const Index rows = divide_up(out[1], kTile), columns = divide_up(out[2], kTile);
-    const Index most = most_tiles();
-    call.columns = divide_up(columns, divide_up(columns, most));
-    const Index fitting = call.columns < columns ? 1 : most / columns;
-    call.rows = divide_up(rows, divide_up(rows, fitting));
+    const Index most = most_tiles(), workers = executor.concurrency();
+    call.columns = balanced(columns, most);
+    call.rows = balanced(rows, call.columns < columns ? 1 : most / columns);
     call.row_blocks = divide_up(rows, call.rows);
     call.column_blocks = divide_up(columns, call.columns);
-    const Index images = args.a.batch * out[0];
-    executor(images * call.row_blocks * call.column_blocks, [&](Index index, Index worker) {
+    const Index images = args.a.batch * out[0], parts = call.row_blocks * call.column_blocks;
+    // Small images share a block, and with it the weights that it reads; but all workers have one.
+    const Index together = parts > 1 ? 1 : most / (rows * columns);
+    call.images = balanced(images, least(together, divide_up(images, workers)));
+    const Index blocks = divide_up(images, call.images) * parts;
+    // With fewer blocks than workers, columns are shared out too.
+    call.panels = divide_up(panels_, blocks < workers ? divide_up(workers, blocks) : 1);
+    call.panels = round_up(call.panels, step_);
+    executor(blocks * divide_up(panels_, call.panels), [&](Index index, Index worker) {
       run_block(call, index, memory + worker * worker_bytes());
     });
   }
 
  private:
-  static constexpr Index kTile = 4, kPositions = 36;
+  static constexpr Index kTile = 4, kTaps = 9, kPositions = 36;
+
+  /// Transformed weights are four times the weights in twice the bits. Beyond this size reading
+  /// them takes longer than transforming them again, a piece of kChannels at a time that stays in
+  /// L2.
+  static constexpr Index kResident = 1536 * 1024, kChannels = 128;
+  static constexpr Index kPad = 32;  // a cache line of shorts
 
   /// What a pixel outside the image is, s8.
   static std::int32_t padding(const ConvProblem& p) {
@@ -152,37 +176,42 @@ class Winograd {
     const ConvArgs& args;
     const MatrixView& c;
     const ConstMatrixView& residual;
-    Index rows = 0, columns = 0;  // tiles of a block
+    const RowPlaces& places;
+    Index rows = 0, columns = 0, images = 0, panels = 0;  // tiles, images and panels of a block
     Index row_blocks = 0, column_blocks = 0;
   };
 
   Winograd(const Kernels& kernels, const ConvProblem& p, const Gemm& gemm,
-           std::shared_ptr<const AlignedBuffer> u, std::shared_ptr<const AlignedBuffer> base)
+           std::shared_ptr<const AlignedBuffer> g, std::shared_ptr<const AlignedBuffer> zeros,
+           std::shared_ptr<const AlignedBuffer> base)
       : kernels_(&kernels),
         gemm_(gemm),
-        u_(std::move(u)),
+        g_(std::move(g)),
+        zeros_(std::move(zeros)),
         base_(std::move(base)),
+        is_signed_(p.b == DType::s8),
         channels_(p.in_channels),
         panels_(divide_up(p.out_channels, kPanel)),
         pad_{p.pad_begin[1], p.pad_begin[2]},
         padding_(padding(p)),
         step_(kernels.winograd.tiles[0].panels) {}
 
-  /// G g G^T with rows of G scaled to (1 0 0) (-1 -1 -1) (-1 1 -1) (1 2 4) (1 -2 4) (0 0 1);
-  /// position q at out + q * step.
-  static void transform_weights(const std::int32_t* g, std::int16_t* out, Index step) {
-    constexpr std::int32_t kG[6][3] = {{1, 0, 0}, {-1, -1, -1}, {-1, 1, -1},
-                                       {1, 2, 4}, {1, -2, 4},   {0, 0, 1}};
-    for (int i = 0; i < 6; ++i) {
-      std::int32_t row[3];
-      for (int j = 0; j < 3; ++j) {
-        row[j] = kG[i][0] * g[j] + kG[i][1] * g[3 + j] + kG[i][2] * g[6 + j];
-      }
-      for (int j = 0; j < 6; ++j) {
-        out[(i * 6 + j) * step] =
-            static_cast<std::int16_t>(kG[j][0] * row[0] + kG[j][1] * row[1] + kG[j][2] * row[2]);
-      }
-    }
+  /// Channels that are multiplied at a time.
+  Index piece() const { return u_ ? channels_ : kChannels; }
+  /// Shorts of a panel's transformed weights, all channels.
+  Index panel_size() const { return kPositions * position_size(channels_); }
+  /// Shorts from one position to the next. A multiple of 4 KiB would put all 36 into the same few
+  /// sets of L1: the transform would take ten times as long.
+  static Index position_size(Index channels) { return channels * kPanel + kPad; }
+  Index v_size(Index tiles) const { return tiles * channels_ + kPad; }
+  static Index m_size(Index tiles) { return tiles * kPanel + kPad / 2; }
+
+  /// G g G^T of some channels of a panel: (36, channels / 2, 16, 2).
+  void transform_weights(Index panel, Index channel, Index channels, std::int16_t* u) const {
+    kernels_->winograd_weights(
+        g_->data() + (panel * channels_ + channel) * kTaps * kPanel, is_signed_,
+        reinterpret_cast<const std::int16_t*>(zeros_->data()) + panel * kPanel * 2, channels / 2, u,
+        position_size(channels));
   }
 
   /// As many as keep the transformed inputs in L2, and weights from being read too often.
@@ -194,51 +223,79 @@ class Winograd {
 
   void run_block(const Call& call, Index index, std::byte* memory) const {
     const Spatial& out = call.args.c.extent;
+    const Index panel_blocks = divide_up(panels_, call.panels);
+    const Index panel0 = index % panel_blocks * call.panels;
+    index /= panel_blocks;
     const Index column_block = index % call.column_blocks,
                 row_block = index / call.column_blocks % call.row_blocks,
-                image = index / call.column_blocks / call.row_blocks;
+                image0 = index / call.column_blocks / call.row_blocks * call.images;
     const Index y0 = row_block * call.rows * kTile, x0 = column_block * call.columns * kTile;
     const Index height = least(call.rows * kTile, out[1] - y0),
                 width = least(call.columns * kTile, out[2] - x0);
     const Index rows = divide_up(height, kTile), columns = divide_up(width, kTile),
-                tiles = rows * columns;
+                images = least(call.images, call.args.a.batch * out[0] - image0),
+                tiles = images * rows * columns;
     Carver carver(memory);
-    auto* v = carver.take<std::int16_t>(kPositions * most_tiles() * channels_);
-    auto* m = carver.take<std::int32_t>(step_ * kPositions * most_tiles() * kPanel);
+    auto* v = carver.take<std::int16_t>(kPositions * v_size(most_tiles()));
+    auto* m = carver.take<std::int32_t>(step_ * kPositions * m_size(most_tiles()));
     auto* sums = carver.take<std::int32_t>(step_ * most_tiles() * 16 * kPanel);
     for (Index t = 0; t < tiles; ++t) {
-      transform_input(call.args.a, image, y0 + t / columns * kTile - pad_[0],
-                      x0 + t % columns * kTile - pad_[1], v + t * channels_, tiles * channels_);
+      transform_input(call.args.a, image0 + t / columns / rows,
+                      y0 + t / columns % rows * kTile - pad_[0], x0 + t % columns * kTile - pad_[1],
+                      v + t * channels_, v_size(tiles));
     }
-    const Index m_panel = kPositions * tiles * kPanel, sums_panel = tiles * 16 * kPanel;
-    for (Index p = 0; p < panels_; p += step_) {
-      const Index count = least(step_, panels_ - p);
+    auto* u = carver.take<std::int16_t>(u_ ? 0 : step_ * kPositions * position_size(piece()));
+    const Index m_panel = kPositions * m_size(tiles), sums_panel = tiles * 16 * kPanel;
+    const Index end = least(panel0 + call.panels, panels_);
+    for (Index p = panel0; p < end; p += step_) {
+      const Index count = least(step_, end - p);
       const Index line = columns * kTile;  // pixels of a row of `sums`
       for (Index c = 0; c < channels_; c += slice_) {
-        for (Index q = 0; q < kPositions; ++q) {
-          multiply(v + q * tiles * channels_, tiles, q, p, count, c, m + q * tiles * kPanel,
-                   m_panel);
+        const Index slice_end = least(c + slice_, channels_);
+        for (Index k = c; k < slice_end; k += piece()) {
+          const Index size = least(piece(), slice_end - k);
+          const std::int16_t* b = u;
+          Index position = position_size(size);
+          if (u_) {
+            b = reinterpret_cast<const std::int16_t*>(u_->data()) + p * panel_size() + k * kPanel;
+            position = position_size(channels_);
+          } else {
+            for (Index i = 0; i < count; ++i) {
+              transform_weights(p + i, k, size, u + i * kPositions * position);
+            }
+          }
+          for (Index q = 0; q < kPositions; ++q) {
+            multiply(v + q * v_size(tiles) + k, tiles, b + q * position, kPositions * position,
+                     count, size / 2, m + q * m_size(tiles), m_panel, k > c);
+          }
         }
         for (Index i = 0; i < count; ++i) {
           for (Index t = 0; t < tiles; ++t) {
             kernels_->winograd_output(
-                m + i * m_panel + t * kPanel, tiles * kPanel,
+                m + i * m_panel + t * kPanel, m_size(tiles),
                 sums + i * sums_panel + (t / columns * kTile * line + t % columns * kTile) * kPanel,
                 line * kPanel, c > 0);
           }
         }
       }
-      for (Index i = 0; i < count; ++i) {
+      for (Index i = 0; i < count * images; ++i) {
+        const Index image = image0 + i % images;
+        const std::int32_t* of_image =
+            sums + i / images * sums_panel + i % images * rows * kTile * line * kPanel;
         const Index first = (image * out[1] + y0) * out[2] + x0;
         const bool whole = line == out[2];  // rows follow each other in C as they do here
         for (Index y = 0; y < height; y += whole ? height : 1) {
-          finish(call, p + i, first + y * out[2], whole ? height * width : width,
-                 sums + i * sums_panel + y * line * kPanel);
+          finish(call, p + i / images, first + y * out[2], whole ? height * width : width,
+                 of_image + y * line * kPanel);
         }
       }
     }
   }
 
+  /// Pieces of equal size, at most this.
+  static Index balanced(Index total, Index most) {
+    return divide_up(total, divide_up(total, most < 1 ? 1 : most));
+  }
   static Index least(Index a, Index b) { return a < b ? a : b; }
 
   void transform_input(const ConstImageView& a, Index image, Index y0, Index x0, std::int16_t* v,
@@ -256,23 +313,18 @@ class Winograd {
     kernels_->winograd_input(pixels, a.type == DType::s8, padding_, channels_, v, step);
   }
 
-  /// One position: a slice of the rows of v, from channel c on, times panels of u.
-  void multiply(const std::int16_t* v, Index tiles, Index q, Index p, Index count, Index c,
-                std::int32_t* m, Index m_panel) const {
-    const Index panel_bytes = channels_ * kPanel * 2;
-    const Index words = least(slice_, channels_ - c) / 2;
-    const std::byte* b = u_->data() + (q * panels_ + p) * panel_bytes + c * kPanel * 2;
+  /// One position: words of the rows of v times `count` panels of u, b_panel shorts apart.
+  void multiply(const std::int16_t* v, Index tiles, const std::int16_t* b, Index b_panel,
+                Index count, Index words, std::int32_t* m, Index m_panel, bool add) const {
     const Tile* tile = kernels_->winograd.tiles;
     for (Index r = 0; r < tiles; r += tile->rows) {
       while (tile->rows > tiles - r) ++tile;
-      const Rows a{reinterpret_cast<const std::byte*>(v + r * channels_ + c), channels_ * 2, 4};
-      if (count == tile->panels) {
-        tile->run[1](a, b, panel_bytes, words, {.data = m + r * kPanel, .panel = m_panel});
-        continue;
-      }
-      for (Index i = 0; i < count; ++i) {
-        tile->run[0](a, b + i * panel_bytes, panel_bytes, words,
-                     {.data = m + i * m_panel + r * kPanel});
+      const Rows a{reinterpret_cast<const std::byte*>(v + r * channels_), channels_ * 2, 4};
+      const bool together = count == tile->panels;
+      for (Index i = 0; i < (together ? 1 : count); ++i) {
+        tile->run[together](a, reinterpret_cast<const std::byte*>(b + i * b_panel), b_panel * 2,
+                            words,
+                            {.data = m + i * m_panel + r * kPanel, .panel = m_panel, .add = add});
       }
     }
   }
@@ -292,13 +344,17 @@ class Winograd {
     o.base = reinterpret_cast<const std::int32_t*>(base_->data()) + o.column;
     o.inputs.residual = call.residual;
     if (!call.args.row_scales.empty()) o.inputs.row_scales = call.args.row_scales.data();
-    kernels_->finish(o, sums, rows, least(kPanel, p.n - o.column));
+    finish_rows(*kernels_, call.places, o, sums, rows, least(kPanel, p.n - o.column));
   }
 
   const Kernels* kernels_;
-  Gemm gemm_;                                  // its problem has the padded arrays of the epilogue
-  std::shared_ptr<const AlignedBuffer> u_;     // (36, panels, channels / 2, 16, 2)
+  Gemm gemm_;                                   // its problem has the padded arrays of the epilogue
+  std::shared_ptr<const AlignedBuffer> g_;      // weights: (panels, channels / 2, 9, 16, 2)
+  std::shared_ptr<const AlignedBuffer> zeros_;  // their zero points: (panels, 16, 2)
+  std::shared_ptr<const AlignedBuffer>
+      u_;  // transformed, if small: (panels, 36, channels / 2, 16, 2)
   std::shared_ptr<const AlignedBuffer> base_;  // what all sums of a channel begin with
+  bool is_signed_;
   Index channels_, panels_;
   Index pad_[2];
   std::int32_t padding_;

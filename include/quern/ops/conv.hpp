@@ -4,22 +4,24 @@
 //                                           * (B[j, k, i] - zb[j]) )
 //
 // with o and k running over positions and i over the input channels of j's group. Where the input
-// index falls outside the image, A is za (of floats, 0). This file says what is wanted and what is
-// refused; what the result means, to the bit, is reference_conv() in ops/conv_reference.hpp.
+// index falls outside the image, A is za (of floats, 0). A transposed convolution goes the other
+// way, as ONNX's ConvTranspose: its sum is over those i and k of A[n, i] * B[j, k] with
+//
+//   o = i * stride + k * dilation - pad
+//
+// This file says what is wanted and what is refused; what the result means, to the bit, is
+// reference_conv() in ops/conv_reference.hpp.
 #pragma once
 
-#include <array>
-#include <utility>
+#include <cstdint>
+#include <numeric>
 
 #include "quern/core/memory.hpp"
 #include "quern/ops/gemm.hpp"
+#include "quern/ops/image.hpp"
 
 namespace quern {
 inline namespace QUERN_ABI {
-
-/// Depth, height, width. Images have height and width, sequences width: the others are 1 (sizes) or
-/// 0 (padding).
-using Spatial = std::array<Index, 3>;
 
 /// A convolution with fixed weights, any number of images and any extent of them. Types, zero
 /// points and epilogues as in GemmProblem, with output channels for columns and output positions,
@@ -31,7 +33,11 @@ struct ConvProblem {
   Spatial kernel = {1, 1, 1};
   Spatial stride = {1, 1, 1};
   Spatial dilation = {1, 1, 1};
-  Spatial pad_begin = {0, 0, 0}, pad_end = {0, 0, 0};
+  Spatial pad_begin = {0, 0, 0}, pad_end = {0, 0, 0};  ///< of the input; transposed: positions
+                                                       ///< that the output is cut by
+  bool transposed = false;
+  Spatial output_pad = {0, 0, 0};  ///< more positions at the output's end, if transposed; below the
+                                   ///< stride or the dilation
   DType a = DType::u8;
   DType b = DType::s8;
   DType c = DType::s32;
@@ -46,78 +52,6 @@ struct ConvProblem {
   Index group_outputs() const { return out_channels / groups; }
 };
 
-/// A batch of images whose element type is known at run time; element (n, position, channel) is at
-/// n * batch_stride + sum of position * strides + channel * channel_stride, in elements.
-template <class Void>
-struct AnyImage {
-  Void* data = nullptr;
-  DType type = DType::f32;
-  Index batch = 0;
-  Spatial extent = {1, 1, 1};
-  Index channels = 0;
-  Index batch_stride = 0;
-  Spatial strides = {0, 0, 0};
-  Index channel_stride = 1;
-
-  constexpr AnyImage() = default;
-  constexpr AnyImage(Void* d, DType t, Index n, const Spatial& e, Index c, Index bs,
-                     const Spatial& s, Index cs)
-      : data(d),
-        type(t),
-        batch(n),
-        extent(e),
-        channels(c),
-        batch_stride(bs),
-        strides(s),
-        channel_stride(cs) {}
-  template <class V>
-  requires(std::is_const_v<Void>&& std::is_same_v<V, void>) constexpr AnyImage(const AnyImage<V>& i)
-      : AnyImage(i.data, i.type, i.batch, i.extent, i.channels, i.batch_stride, i.strides,
-                 i.channel_stride) {}
-
-  constexpr Index positions() const { return extent[0] * extent[1] * extent[2]; }
-
-  /// Channels last: NWC, NHWC, NDHWC.
-  static constexpr AnyImage channels_last(Void* d, DType t, Index n, const Spatial& e, Index c) {
-    const auto mul = wrapping_multiply;
-    const Index w = c, h = mul(e[2], w), z = mul(e[1], h);
-    return {d, t, n, e, c, mul(e[0], z), {z, h, w}, 1};
-  }
-  /// Channels first: NCW, NCHW, NCDHW.
-  static constexpr AnyImage channels_first(Void* d, DType t, Index n, const Spatial& e, Index c) {
-    const auto mul = wrapping_multiply;
-    const Index h = e[2], z = mul(e[1], h), plane = mul(e[0], z);
-    return {d, t, n, e, c, mul(c, plane), {z, h, 1}, plane};
-  }
-};
-
-using ConstImageView = AnyImage<const void>;
-using ImageView = AnyImage<void>;
-
-/// From one position to the next, if there is more than one position in a row of them.
-template <class Void>
-constexpr Index pitch(const AnyImage<Void>& x) {
-  return x.extent[2] > 1   ? x.strides[2]
-         : x.extent[1] > 1 ? x.strides[1]
-         : x.extent[0] > 1 ? x.strides[0]
-         : x.batch > 1     ? x.batch_stride
-                           : x.channels;
-}
-
-/// Whether the positions of all images are evenly spaced, so that they are rows of a matrix.
-template <class Void>
-constexpr bool rows_are_even(const AnyImage<Void>& x) {
-  if (x.batch == 0 || x.positions() == 0) return true;
-  Index next = pitch(x);
-  const Index sizes[4] = {x.extent[2], x.extent[1], x.extent[0], x.batch};
-  const Index strides[4] = {x.strides[2], x.strides[1], x.strides[0], x.batch_stride};
-  for (int d = 0; d < 4; ++d) {
-    if (sizes[d] > 1 && strides[d] != next) return false;
-    next = wrapping_multiply(next, sizes[d]);
-  }
-  return true;
-}
-
 /// Weights: element (out channel, position in the kernel, input channel of the group).
 struct FilterView {
   const void* data = nullptr;
@@ -125,6 +59,13 @@ struct FilterView {
   Index out_stride = 0;
   Spatial strides = {0, 0, 0};
   Index in_stride = 1;
+  Index group_gap = 0;  ///< what comes on top of the strides from one group to the next
+
+  /// Where an element is, in elements. `out`: of all channels; `group`: its group.
+  constexpr Index offset(Index group, Index out, const Spatial& k, Index in) const {
+    return group * group_gap + out * out_stride + k[0] * strides[0] + k[1] * strides[1] +
+           k[2] * strides[2] + in * in_stride;
+  }
 
   /// OHWI, and likewise with one and three dimensions: input channels innermost.
   static FilterView inputs_last(const void* data, const ConvProblem& p) {
@@ -136,12 +77,19 @@ struct FilterView {
     const Index h = p.kernel[2], d = h * p.kernel[1], plane = d * p.kernel[0];
     return {data, p.b, p.group_inputs() * plane, {d, h, 1}, plane};
   }
+  /// (in channels, out channels of the group, kernel), as ONNX and PyTorch have it for transposed
+  /// convolutions.
+  static FilterView transposed(const void* data, const ConvProblem& p) {
+    const Index h = p.kernel[2], d = h * p.kernel[1], plane = d * p.kernel[0];
+    const Index outputs = p.group_outputs(), row = outputs * plane;
+    return {data, p.b, plane, {d, h, 1}, row, (p.group_inputs() - 1) * row};
+  }
 };
 
 /// One call.
 struct ConvArgs {
   ConstImageView a;                        ///< any strides that keep its elements apart
-  ImageView c;                             ///< extent output_extent(), channel_stride 1, even rows
+  ImageView c;                             ///< extent output_extent(); strides likewise
   ConstImageView residual = {};            ///< the same, if a step adds it; may be c itself
   std::span<const float> row_scales = {};  ///< batch * positions of c, if a step multiplies by them
 };
@@ -151,19 +99,50 @@ constexpr Index output_extent(Index in, Index kernel, Index stride, Index dilati
   const Index last = in + pads - dilation * (kernel - 1) - 1;
   return last < 0 || in < 0 ? 0 : last / stride + 1;
 }
+/// The same of a transposed convolution: 0 where the pads leave nothing of it. Saturates.
+constexpr Index transposed_extent(Index in, Index kernel, Index stride, Index dilation, Index more,
+                                  Index pads) {
+  Index out = 0;
+  if (in <= 0) return 0;
+  const bool fits = multiply_fits(in - 1, stride, &out) &&
+                    !__builtin_add_overflow(out, dilation * (kernel - 1) + 1 + more - pads, &out);
+  return !fits ? INT64_MAX : out < 0 ? 0 : out;
+}
 /// Of the output for an input of this extent.
 constexpr Spatial output_extent(const ConvProblem& p, const Spatial& in) {
   Spatial out = {};
   for (std::size_t d = 0; d < 3; ++d) {
-    out[d] = output_extent(in[d], p.kernel[d], p.stride[d], p.dilation[d],
-                           p.pad_begin[d] + p.pad_end[d]);
+    const Index pads = p.pad_begin[d] + p.pad_end[d];
+    out[d] = p.transposed ? transposed_extent(in[d], p.kernel[d], p.stride[d], p.dilation[d],
+                                              p.output_pad[d], pads)
+                          : output_extent(in[d], p.kernel[d], p.stride[d], p.dilation[d], pads);
   }
   return out;
 }
 
+/// Sets the pads of a transposed convolution so that inputs of extent `in` have outputs of extent
+/// `out`, as ONNX's output_shape: of an odd number the last is at the end or, if `lower`, at the
+/// beginning. Where the output is too short without any, output_pad grows.
+inline void pad_to(ConvProblem& p, const Spatial& in, const Spatial& out, bool lower = true) {
+  for (std::size_t d = 0; d < 3; ++d) {
+    const Index all =
+        transposed_extent(in[d], p.kernel[d], p.stride[d], p.dilation[d], p.output_pad[d], 0);
+    const Index pads = all > out[d] ? all - out[d] : 0, less = pads / 2;
+    p.pad_begin[d] = lower ? pads - less : less;
+    p.pad_end[d] = pads - p.pad_begin[d];
+    if (all > 0 && all < out[d]) p.output_pad[d] += out[d] - all;
+  }
+}
+
 /// ONNX's auto_pad for inputs of this extent: the output has in / stride positions, rounded up; of
 /// an odd number of pads the last is at the end (SAME_UPPER) or at the beginning (SAME_LOWER).
+/// Transposed: in * stride positions.
 inline void pad_same(ConvProblem& p, const Spatial& in, bool lower = false) {
+  if (p.transposed) {
+    const auto mul = wrapping_multiply;
+    const Spatial out = {mul(in[0], p.stride[0]), mul(in[1], p.stride[1]), mul(in[2], p.stride[2])};
+    return pad_to(p, in, out, lower);
+  }
   for (std::size_t d = 0; d < 3; ++d) {
     const Index out = divide_up(in[d], p.stride[d]);
     const Index needed = (out - 1) * p.stride[d] + p.dilation[d] * (p.kernel[d] - 1) + 1 - in[d];
@@ -175,11 +154,22 @@ inline void pad_same(ConvProblem& p, const Spatial& in, bool lower = false) {
 
 namespace detail {
 
+/// The most positions of the kernel that one output's sum has: all of them, or if transposed those
+/// that are a multiple of the stride away from one another.
+inline Index most_taps(const ConvProblem& p) {
+  if (!p.transposed) return p.taps();
+  Index taps = 1;
+  for (std::size_t d = 0; d < 3; ++d) {
+    taps *= divide_up(p.kernel[d], p.stride[d] / std::gcd(p.stride[d], p.dilation[d]));
+  }
+  return taps;
+}
+
 /// The product that computes one group: rows are output positions, k runs over (position in the
 /// kernel, input channel).
 inline GemmProblem group_gemm(const ConvProblem& p, Index group) {
   GemmProblem g{.n = p.group_outputs(),
-                .k = p.taps() * p.group_inputs(),
+                .k = most_taps(p) * p.group_inputs(),
                 .a = p.a,
                 .b = p.b,
                 .c = p.c,
@@ -200,66 +190,6 @@ inline GemmProblem group_gemm(const ConvProblem& p, Index group) {
     s.count = g.n;
   }
   return g;
-}
-
-/// Bytes from the first element to one past the last, and that no two elements share an address.
-template <class Void>
-Error check_image(const AnyImage<Void>& x, const char* what, Index* bytes) noexcept {
-  *bytes = 0;
-  if (!is_known(x.type)) {
-    return Error::make(Code::unsupported, "%s has type %d, which is none", what, int(x.type));
-  }
-  const Index sizes[5] = {x.batch, x.extent[0], x.extent[1], x.extent[2], x.channels};
-  const Index strides[5] = {x.batch_stride, x.strides[0], x.strides[1], x.strides[2],
-                            x.channel_stride};
-  bool empty = false;
-  for (const Index s : sizes) {
-    if (s < 0) {
-      return Error::make(
-          Code::bad_shape, "%s is %lld x (%lld, %lld, %lld) x %lld: extents cannot be negative",
-          what, LL(x.batch), LL(x.extent[0]), LL(x.extent[1]), LL(x.extent[2]), LL(x.channels));
-    }
-    empty |= s == 0;
-  }
-  if (empty) return {};
-  // From the smallest stride up, each must step over everything before it.
-  int order[5] = {0, 1, 2, 3, 4};
-  for (int i = 1; i < 5; ++i) {
-    for (int j = i; j > 0 && strides[order[j]] < strides[order[j - 1]]; --j) {
-      std::swap(order[j], order[j - 1]);
-    }
-  }
-  Index span = 1;  // elements from the first to the last
-  for (const int d : order) {
-    if (sizes[d] == 1) continue;
-    if (strides[d] < span) {
-      return Error::make(Code::bad_shape,
-                         "%s has strides %lld (batch), %lld, %lld, %lld, %lld (channels): its "
-                         "elements overlap",
-                         what, LL(strides[0]), LL(strides[1]), LL(strides[2]), LL(strides[3]),
-                         LL(strides[4]));
-    }
-    Index step = 0;
-    if (!multiply_fits(sizes[d] - 1, strides[d], &step) ||
-        __builtin_add_overflow(span, step, &span)) {
-      return Error::make(Code::bad_shape, "%s overflows 63 bits", what);
-    }
-  }
-  if (!multiply_fits(span, size_of(x.type), bytes)) {
-    return Error::make(Code::bad_shape, "%s overflows 63 bits", what);
-  }
-  if (x.data == nullptr) return Error::make(Code::bad_data, "%s is null", what);
-  const auto low_bits = static_cast<std::uintptr_t>(size_of(x.type)) - 1;
-  if ((reinterpret_cast<std::uintptr_t>(x.data) & low_bits) != 0) {
-    return Error::make(Code::bad_data, "%s at %p is not aligned for %s", what,
-                       static_cast<const void*>(x.data), name(x.type));
-  }
-  return {};
-}
-
-inline bool apart(const void* x, Index x_bytes, const void* y, Index y_bytes) {
-  const auto x0 = reinterpret_cast<std::uintptr_t>(x), y0 = reinterpret_cast<std::uintptr_t>(y);
-  return x0 + std::uintptr_t(x_bytes) <= y0 || y0 + std::uintptr_t(y_bytes) <= x0;
 }
 
 }  // namespace detail
@@ -303,6 +233,15 @@ inline Error validate(const ConvProblem& p) {
                          "conv: along the %s, a kernel of %lld with dilation %lld spans more than "
                          "2^40",
                          kNames[d], LL(p.kernel[d]), LL(p.dilation[d]));
+    }
+    const Index limit = p.stride[d] > p.dilation[d] ? p.stride[d] : p.dilation[d];
+    if (p.output_pad[d] != 0 &&
+        (!p.transposed || p.output_pad[d] < 0 || p.output_pad[d] >= limit)) {
+      return Error::make(Code::bad_shape,
+                         "conv: along the %s, %lld positions are added to the output; 0 to %lld "
+                         "are possible%s",
+                         kNames[d], LL(p.output_pad[d]), p.transposed ? LL(limit - 1) : 0LL,
+                         p.transposed ? "" : " as it is not transposed");
     }
   }
   Index taps = 0, k = 0;
@@ -357,21 +296,16 @@ inline Error validate(const ConvProblem& p, const ConvArgs& args) noexcept {
                        LL(a.channels), LL(c.channels), LL(p.in_channels), LL(p.out_channels));
   }
   const Spatial out = output_extent(p, a.extent);
+  for (const Index e : out) {
+    if (p.transposed && e > kMost) {
+      return Error::make(Code::bad_shape, "conv: c must have an extent of %lld, above 2^40", LL(e));
+    }
+  }
   if (c.extent != out || c.batch != a.batch) {
     return Error::make(Code::bad_shape,
                        "conv: c is %lld x (%lld, %lld, %lld) but must be %lld x (%lld, %lld, %lld)",
                        LL(c.batch), LL(c.extent[0]), LL(c.extent[1]), LL(c.extent[2]), LL(a.batch),
                        LL(out[0]), LL(out[1]), LL(out[2]));
-  }
-  if (c.channels > 1 && c.channel_stride != 1) {
-    return Error::make(Code::unsupported, "conv: c has channel stride %lld; only 1 is offered",
-                       LL(c.channel_stride));
-  }
-  if (!rows_are_even(c)) {
-    return Error::make(Code::unsupported,
-                       "conv: c has strides %lld (batch), %lld, %lld, %lld: only evenly spaced "
-                       "positions are offered",
-                       LL(c.batch_stride), LL(c.strides[0]), LL(c.strides[1]), LL(c.strides[2]));
   }
   Index rows = 0;
   if (!multiply_fits(out[0], out[1], &rows) || !multiply_fits(rows, out[2], &rows) ||
@@ -388,19 +322,9 @@ inline Error validate(const ConvProblem& p, const ConvArgs& args) noexcept {
           Code::bad_shape, "conv: residual is %lld x (%lld, %lld, %lld) x %lld, unlike c",
           LL(r.batch), LL(r.extent[0]), LL(r.extent[1]), LL(r.extent[2]), LL(r.channels));
     }
-    if (r.channels > 1 && r.channel_stride != 1) {
-      return Error::make(Code::unsupported,
-                         "conv: residual has channel stride %lld; only 1 is offered",
-                         LL(r.channel_stride));
-    }
-    if (!rows_are_even(r)) {
-      return Error::make(Code::unsupported,
-                         "conv: residual has strides %lld (batch), %lld, %lld, %lld: only evenly "
-                         "spaced positions are offered",
-                         LL(r.batch_stride), LL(r.strides[0]), LL(r.strides[1]), LL(r.strides[2]));
-    }
     const bool same = r.data == c.data && r.type == c.type && r.strides == c.strides &&
-                      r.batch_stride == c.batch_stride;
+                      r.batch_stride == c.batch_stride &&
+                      (c.channels == 1 || r.channel_stride == c.channel_stride);
     if (!same && r_bytes != 0 && !detail::apart(r.data, r_bytes, c.data, c_bytes)) {
       return Error::make(Code::bad_data,
                          "conv: c at %p overlaps residual at %p without being the same view",

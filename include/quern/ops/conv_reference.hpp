@@ -7,17 +7,28 @@
 namespace quern {
 inline namespace QUERN_ABI {
 
-/// A pointer to element (n, position, channel), untyped.
-template <class Void>
-auto element(const AnyImage<Void>& x, Index n, const Spatial& at, Index channel) noexcept {
-  using Byte = std::conditional_t<std::is_const_v<Void>, const std::byte, std::byte>;
-  const Index offset = n * x.batch_stride + at[0] * x.strides[0] + at[1] * x.strides[1] +
-                       at[2] * x.strides[2] + channel * x.channel_stride;
-  return static_cast<Byte*>(x.data) + offset * size_of(x.type);
+namespace detail {
+
+/// The position in the image that position k of the kernel meets at output position o, in the
+/// image or outside. False if it is none: a transposed convolution's, between two.
+inline bool meets(const ConvProblem& p, const Spatial& o, const Spatial& k, Spatial* at) {
+  for (std::size_t d = 0; d < 3; ++d) {
+    if (!p.transposed) {
+      (*at)[d] = o[d] * p.stride[d] + k[d] * p.dilation[d] - p.pad_begin[d];
+      continue;
+    }
+    const Index strides = o[d] + p.pad_begin[d] - k[d] * p.dilation[d];
+    if (strides % p.stride[d] != 0) return false;
+    (*at)[d] = strides / p.stride[d];
+  }
+  return true;
 }
 
+}  // namespace detail
+
 /// Runs a problem whose validate()s have passed. Float sums take (position in the kernel, input
-/// channel) in order, fused as in reference_gemm(), zeros outside the image included.
+/// channel) in order, fused as in reference_gemm(), zeros outside the image included; positions of
+/// the kernel that a transposed convolution has between two of the image are left out.
 inline void reference_conv(const ConvProblem& p, const FilterView& b, const ConvArgs& args) {
   const Spatial& out = args.c.extent;
   const auto one = [](const void* at, DType type) { return ConstMatrixView(at, type, 1, 1); };
@@ -28,7 +39,7 @@ inline void reference_conv(const ConvProblem& p, const FilterView& b, const Conv
       for (o[1] = 0; o[1] < out[1]; ++o[1]) {
         for (o[2] = 0; o[2] < out[2]; ++o[2], ++row) {
           for (Index j = 0; j < p.out_channels; ++j) {
-            const Index first = j / p.group_outputs() * p.group_inputs();
+            const Index group = j / p.group_outputs(), first = group * p.group_inputs();
             const std::size_t zeros = p.b_zero_points.size();
             const std::int32_t zb =
                 zeros == 0 ? 0 : p.b_zero_points[zeros == 1 ? 0 : static_cast<std::size_t>(j)];
@@ -39,19 +50,16 @@ inline void reference_conv(const ConvProblem& p, const FilterView& b, const Conv
               for (k[1] = 0; k[1] < p.kernel[1]; ++k[1]) {
                 for (k[2] = 0; k[2] < p.kernel[2]; ++k[2]) {
                   Spatial at = {};
+                  if (!detail::meets(p, o, k, &at)) continue;
                   bool inside = true;
                   for (std::size_t d = 0; d < 3; ++d) {
-                    at[d] = o[d] * p.stride[d] + k[d] * p.dilation[d] - p.pad_begin[d];
                     inside &= at[d] >= 0 && at[d] < args.a.extent[d];
                   }
                   // What is outside is a zero point: 0 times a weight, which only floats notice.
                   if (!inside && is_int8(p.b)) continue;
                   for (Index i = 0; i < p.group_inputs(); ++i) {
-                    const Index offset = j * b.out_stride + k[0] * b.strides[0] +
-                                         k[1] * b.strides[1] + k[2] * b.strides[2] +
-                                         i * b.in_stride;
-                    const auto w = one(
-                        static_cast<const std::byte*>(b.data) + offset * size_of(b.type), b.type);
+                    const Index offset = b.offset(group, j, k, i) * size_of(b.type);
+                    const auto w = one(static_cast<const std::byte*>(b.data) + offset, b.type);
                     if (!inside) {
                       v = std::fma(0.0f, load_float(w, 0, 0, 0), v);
                       continue;

@@ -2,14 +2,14 @@
 // and is touched nowhere in between. And a check of that memory by itself.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
 #include "quern/backend.hpp"
-#include "quern/testing/gemm_problems.hpp"
+#include "quern/testing/random.hpp"
 
 namespace quern {
 inline namespace QUERN_ABI {
@@ -43,12 +43,13 @@ inline bool same_bytes(const AlignedBuffer& x, const AlignedBuffer& y) {
   return same_bytes(bytes_of(x), bytes_of(y));
 }
 
-/// The inputs of a GemmCase, but for C, in a backend's memory. The case must outlive it.
-template <Backend B>
-class GemmInputs {
+/// The inputs of a case (a GemmCase, a ConvCase), but for C, in a backend's memory. The case must
+/// outlive it.
+template <Backend B, class Case>
+class CaseInputs {
  public:
-  static Result<GemmInputs> upload(const B& backend, const GemmCase& c) {
-    GemmInputs inputs(c);
+  static Result<CaseInputs> upload(const B& backend, const Case& c) {
+    CaseInputs inputs(c);
     for (const std::span<const std::byte> bytes : c.input_memory()) {
       auto buffer = uploaded(backend, bytes);
       if (!buffer) return buffer.error();
@@ -57,13 +58,16 @@ class GemmInputs {
     return inputs;
   }
 
-  /// The call with the first m rows of A, all of it in the backend's memory; C's is at `c`.
-  GemmArgs args(std::byte* c, Index m) const {
-    GemmArgs args = case_->args(c, m);
+  /// The call of this size, all of it in the backend's memory; C's is at `c`.
+  template <class Size>
+  auto args(std::byte* c, const Size& size) const {
+    auto args = case_->args(c, size);
     args.a.data = there(args.a.data, 0);
     args.residual.data = there(args.residual.data, 1);
     args.row_scales = there(args.row_scales, 2);
-    args.a_zero_points = there(args.a_zero_points, 3);
+    if constexpr (requires { args.a_zero_points; }) {
+      args.a_zero_points = there(args.a_zero_points, 3);
+    }
     return args;
   }
 
@@ -82,7 +86,7 @@ class GemmInputs {
   }
 
  private:
-  explicit GemmInputs(const GemmCase& c) : case_(&c) {}
+  explicit CaseInputs(const Case& c) : case_(&c) {}
 
   /// The address on the backend of what is `here` in input i. C and null stay as they are.
   const void* there(const void* here, std::size_t i) const {
@@ -97,7 +101,7 @@ class GemmInputs {
     return {static_cast<const T*>(address), here.size()};
   }
 
-  const GemmCase* case_;
+  const Case* case_;
   std::vector<typename B::Buffer> buffers_;  // as in input_memory()
 };
 
@@ -167,7 +171,7 @@ std::string check_buffer(const B& backend, std::size_t bytes) {
 /// Whether the backend's memory keeps what the concept Backend promises; empty if so.
 template <Backend B>
 std::string memory_problem(const B& backend) {
-  for (const std::size_t bytes : {0, 1, 63, 64, 1000, 100'000}) {
+  for (const std::size_t bytes : std::initializer_list<std::size_t>{0, 1, 63, 64, 1000, 100'000}) {
     const std::string problem = detail::check_buffer(backend, bytes);
     if (!problem.empty()) {
       return "memory, a buffer of " + std::to_string(bytes) + " bytes: " + problem;

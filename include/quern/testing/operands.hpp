@@ -35,6 +35,35 @@ inline Operand allocate(MatrixView view, Index skip) {
   return o;
 }
 
+/// The same bytes again.
+inline AlignedBuffer copied(const AlignedBuffer& from) {
+  AlignedBuffer to(from.size());
+  if (to.size() != 0) std::memcpy(to.data(), from.data(), to.size());
+  return to;
+}
+
+/// The memory of an output with a guard of 64 bytes behind it, mostly: without one, a sanitizer
+/// sees the end.
+inline AlignedBuffer guarded(Random& random, const AlignedBuffer& memory) {
+  if (memory.size() == 0) return {};
+  AlignedBuffer larger(memory.size() + (random.one_in(3) ? 0 : 64));
+  std::memset(larger.data(), 0xFF, larger.size());
+  std::memcpy(larger.data(), memory.data(), memory.size());
+  return larger;
+}
+
+/// Elements before an output's first: a guard of 64 bytes, and some to make its address odd.
+inline Index guard_elements(Random& random, DType type) {
+  return 64 / size_of(type) + (random.one_in(2) ? 0 : random.between(1, 3));
+}
+
+/// A value of an 8-bit type, often the lowest or the highest.
+inline std::int32_t any_int8(Random& random, DType type) {
+  const std::int32_t low = lowest(type), high = highest(type);
+  if (random.one_in(4)) return random.pick({low, high});
+  return static_cast<std::int32_t>(random.between(low, high));
+}
+
 /// Any layout an input may have: transposed or not, gaps between rows or none, batch elements one
 /// after the other, interleaved or (when `may_share`) all the same, at any address.
 inline Operand any_layout(Random& random, DType type, Index batch, Index rows, Index cols,

@@ -1,14 +1,14 @@
 #include <fstream>
 #include <stdexcept>
 
-#include "gemm.hpp"
 #include "random.hpp"
+#include "registry.hpp"
 
 namespace bench {
 
 namespace {
 
-constexpr Shape kShapes[] = {
+constexpr Product::Shape kShapes[] = {
     {1, 4096, 4096},    {4, 4096, 4096}, {16, 4096, 4096},  // few rows: bound by memory
     {1, 8192, 8192},                                        // weights beyond most L3 caches
     {64, 1024, 1024},   {128, 768, 768}, {128, 3072, 768},  // transformers
@@ -17,13 +17,14 @@ constexpr Shape kShapes[] = {
     {100, 100, 100},    {37, 53, 71},                       // small, and no multiple of anything
 };
 
-Workload random_product(Shape s) {
+Workload<Product> random_product(Product::Shape s) {
   return {
       .name = std::to_string(s.m) + 'x' + std::to_string(s.n) + 'x' + std::to_string(s.k),
+      .shapes = {s},
       // 8192 x 8192 weights in f32 would only tell the memory's speed again, at four times the
       // cost.
-      .suits = [s](const Implementation& i) { return !is_float(i.types) || s.k < 8192; },
-      .products =
+      .suits = [s](const Implementation<Product>& i) { return !is_float(i.types) || s.k < 8192; },
+      .operations =
           [s](Types types, Weights weights) {
             std::vector<Product> one;
             one.emplace_back(types, s).fill(weights);
@@ -56,27 +57,22 @@ std::vector<Layer> read_layers(const std::string& path) {
   return layers;
 }
 
-/// Activations as calibration leaves them: a bell around the middle of u8, its tails just cut off.
-std::uint8_t activation(Random& random) {
-  float sum = 0;
-  for (int i = 0; i < 4; ++i) sum += random.unit() - 0.5f;
-  const float value = 128.0f + 75.0f * sum;  // 4 uniforms deviate by 0.58
-  return static_cast<std::uint8_t>(value < 0 ? 0.0f : value > 255 ? 255.0f : value);
-}
-
-Workload network(std::shared_ptr<const std::vector<Layer>> layers, Index rows) {
+Workload<Product> network(std::shared_ptr<const std::vector<Layer>> layers, Index rows) {
+  std::vector<Product::Shape> shapes;
+  for (const Layer& l : *layers) shapes.push_back({rows, l.n, l.k});
   return {
       .name = "minilm/" + std::to_string(rows),
+      .shapes = shapes,
       .suits =
-          [](const Implementation& i) {
+          [](const Implementation<Product>& i) {
             return i.types == Types::u8s8s32 && i.weights == Weights::full && i.threads == 1;
           },
-      .products =
+      .operations =
           [layers, rows](Types types, Weights) {
             std::vector<Product> products;
             Random random(1);
             for (const Layer& l : *layers) {
-              Product& p = products.emplace_back(types, Shape{rows, l.n, l.k});
+              Product& p = products.emplace_back(types, Product::Shape{rows, l.n, l.k});
               for (Index i = 0; i < p.a.bytes(); ++i)
                 p.a.as<std::uint8_t>()[i] = activation(random);
               for (Index i = 0; i < l.n * l.k; ++i) {
@@ -91,9 +87,9 @@ Workload network(std::shared_ptr<const std::vector<Layer>> layers, Index rows) {
 
 }  // namespace
 
-std::vector<Workload> workloads() {
-  std::vector<Workload> all;
-  for (const Shape& s : kShapes) all.push_back(random_product(s));
+std::vector<Workload<Product>> gemm_workloads() {
+  std::vector<Workload<Product>> all;
+  for (const Product::Shape& s : kShapes) all.push_back(random_product(s));
   const std::string path = environment("QUERN_BENCH_LAYERS");
   if (!path.empty()) {
     const auto layers = std::make_shared<const std::vector<Layer>>(read_layers(path));
