@@ -137,3 +137,27 @@ TEST_CASE("winograd: wide images are cut into blocks, which threads share") {
     }
   }
 }
+
+TEST_CASE("winograd: many weights are transformed in pieces, and small images share a block") {
+  testing::Random random(5);
+  ThreadPool three(3);
+  for (const bool extreme : {false, true}) {
+    ConvProblem p{.in_channels = 272, .out_channels = 150, .overflow = Overflow::wrap};
+    p.pad_begin = p.pad_end = {0, 1, 1};
+    p.a = DType::u8;
+    p.a_zero_point = 255;
+    const std::vector<std::int32_t> zeros(150, 127);
+    if (extreme) p.b_zero_points = zeros;  // |w - zb| = 255: three slices
+    for (const Index images : {1, 2, 5}) {
+      const Layer layer(p, {1, 7, 7}, images, [&] { return extreme ? 128 : random.bits(); });
+      const std::vector<std::uint8_t> expected = layer.run(nullptr);
+      CAPTURE(extreme);
+      CAPTURE(images);
+      for (const cpu::Backend& backend : cpu::Backend::all()) {
+        CAPTURE(backend.name());
+        CHECK(layer.run(&backend) == expected);
+        CHECK(layer.run(&backend, three) == expected);
+      }
+    }
+  }
+}

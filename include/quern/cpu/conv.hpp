@@ -71,7 +71,7 @@ class Conv {
                          static_cast<long long>(workers), needed);
     }
     const bool adds = p.epilogue.has(Step::Kind::residual);
-    if (depthwise_ || (winograd_ && args.a.channel_stride == 1 && winograd_->is_worth(c.batch, c.extent))) {
+    if (depthwise_ || uses_winograd(c.batch, c.extent)) {
       const ImageRows rows_of_c(Phase::whole(c.extent), c, adds ? &args.residual : nullptr);
       const RowPlaces places = rows_of_c.is_matrix() ? RowPlaces() : rows_of_c.places();
       const ConstMatrixView residual = adds ? matrix(args.residual, 0) : ConstMatrixView();
@@ -95,11 +95,15 @@ class Conv {
   }
 
   const ConvProblem& problem() const { return problem_; }
-  /// How it is computed; with Winograd, images that are too small for it are not.
+  /// How it is computed; with Winograd, outputs that are too small for it are not.
   std::string kernel() const {
     if (depthwise_) return depthwise_->kernel();
-    const std::string direct = "patches, " + products_.front().kernel();
-    return winograd_ ? "winograd_f4x4_3x3 or " + direct : direct;
+    return winograd_ ? winograd_->kernel() + ", or " + direct_kernel() : direct_kernel();
+  }
+  /// How so many images with outputs of this extent are computed.
+  std::string kernel(Index images, const Spatial& out) const {
+    if (depthwise_) return depthwise_->kernel();
+    return uses_winograd(images, out) ? winograd_->kernel() : direct_kernel();
   }
 
   /// What prepare() calls.
@@ -211,6 +215,14 @@ class Conv {
     };
     if (std::none_of(kinds_.begin(), kinds_.end(), like)) kinds_.push_back(products_.size());
     products_.push_back(std::move(gemm));
+  }
+
+  bool uses_winograd(Index images, const Spatial& out) const {
+    return winograd_ && winograd_->is_worth(images, out);
+  }
+  std::string direct_kernel() const {
+    const bool is_product = !problem_.transposed && problem_.taps() == 1;
+    return (is_product ? "" : "patches, ") + products_.front().kernel();
   }
 
   /// One group of one phase.

@@ -24,12 +24,8 @@ class Gemm {
  public:
   /// Bytes that run() needs for up to m rows (of each batch element) on up to this many workers.
   std::size_t workspace_bytes(Index m, Index workers = 1) const {
-    // The pieces are largest when a task has all columns; beyond kRowsBudget rows nothing grows.
-    Index most = 0;
-    for (Index rows = 1; rows <= m && rows <= Blocking::kRowsBudget; ++rows) {
-      const Index bytes = blocking_for(rows, 1).worker_bytes(*plan_->choice_for(rows).idiom);
-      if (bytes > most) most = bytes;
-    }
+    const Index rows = m < 0 ? 0 : m < Blocking::kRowsBudget ? m : Blocking::kRowsBudget;
+    const Index most = plan_->worker_bytes[static_cast<std::size_t>(rows)];
     return static_cast<std::size_t>(most * workers) + kAlignment;
   }
 
@@ -51,7 +47,7 @@ class Gemm {
     const Index m = args.a.rows, batch = args.a.batch, workers = executor.concurrency();
     if (m == 0 || plan.problem.n == 0 || batch == 0) return {};
     const GemmPlan::Choice& choice = plan.choice_for(m);
-    const Blocking blocking = blocking_for(m, workers);
+    const Blocking blocking = blocking_for(plan, m, workers);
     const Index worker_bytes = blocking.worker_bytes(*choice.idiom);
     const auto needed = static_cast<std::size_t>(worker_bytes * workers) + kAlignment;
     if (workspace.size() < needed) {
@@ -91,6 +87,12 @@ class Gemm {
     }
     auto plan = std::make_shared<GemmPlan>(p, weights, backend.kernels());
     choose_idioms(*plan);
+    // The pieces are largest when a task has all columns; beyond kRowsBudget rows nothing grows.
+    for (Index m = 1; m <= Blocking::kRowsBudget; ++m) {
+      const Index bytes = blocking_for(*plan, m, 1).worker_bytes(*plan->choice_for(m).idiom);
+      const Index before = plan->worker_bytes[static_cast<std::size_t>(m - 1)];
+      plan->worker_bytes[static_cast<std::size_t>(m)] = bytes > before ? bytes : before;
+    }
     // Arrays to keep: at most steps + base + adjusted + column factor, in whole panels.
     const Index width = weights.panels() * kPanel;
     AlignedBuffer memory(
@@ -198,14 +200,14 @@ class Gemm {
     plan.column_factor = any ? factor : nullptr;
   }
 
-  Blocking blocking_for(Index m, Index workers) const {
-    const GemmProblem& p = plan_->problem;
+  static Blocking blocking_for(const GemmPlan& plan, Index m, Index workers) {
+    const GemmProblem& p = plan.problem;
     // Several tasks a worker even out their speeds; below that much work one thread is quicker.
     constexpr double kWorthSplitting = 1 << 18;
     const double work =
         static_cast<double>(m) * static_cast<double>(p.n) * static_cast<double>(p.k);
     const Index wanted = workers == 1 || work < kWorthSplitting ? 1 : 4 * workers;
-    return choose_blocking(*plan_->choice_for(m).idiom, m, plan_->weights.panels(), p.k, wanted);
+    return choose_blocking(*plan.choice_for(m).idiom, m, plan.weights.panels(), p.k, wanted);
   }
 
   std::shared_ptr<const GemmPlan> plan_;

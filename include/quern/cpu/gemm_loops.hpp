@@ -14,6 +14,7 @@
 // Does not: allocate, lock, throw, know about instruction sets.
 #pragma once
 
+#include <array>
 #include <cstring>
 
 #include "quern/cpu/gemm_blocking.hpp"
@@ -48,6 +49,9 @@ struct GemmPlan {
   Choice many, few;                             // rows
   const std::int32_t* adjusted = nullptr;       // (batch, ..): sum b' - k zb'
   const std::int32_t* column_factor = nullptr;  // -zb'; null if all are 0
+
+  /// What a worker needs for up to so many rows.
+  std::array<Index, Blocking::kRowsBudget + 1> worker_bytes = {};
 
   bool dynamic() const { return is_float(problem.a) && is_int8(problem.b); }
   const Choice& choice_for(Index m) const { return m <= Blocking::kFewRows ? few : many; }

@@ -71,6 +71,7 @@ struct Idiom {
   const char* name = nullptr;  ///< null: this target does not have the idiom
   RowForm form = RowForm::f32;
   bool row_products = false;  ///< sums hold the products of neighbours in A and in B as well
+  Index words = 1;            ///< s16_words: of a step
   bool widen_b = false;       ///< tiles read panels that Kernels::widen has expanded to 16 bits
   Tile tiles[5] = {};         ///< descending in rows, down to 1; ends at the first with rows == 0
 };
@@ -125,7 +126,8 @@ struct Kernels {
   Idiom proven;        ///< quads with 16-bit pair sums: exact only if the weights prove it
   Idiom quads;         ///< quads with 32-bit sums: exact always
   Idiom f32;
-  Idiom winograd;  ///< 16-bit products, B widened and packed as words of k and k+1
+  Idiom winograd_sums;  ///< the same by Winograd's inner product, for many channels
+  Idiom winograd;       ///< 16-bit products, B widened and packed as words of k and k+1
 
   /// G g G^T of pairs of input channels: g (words, 9, 16, 2), s8 or u8, less zero_points (16, 2);
   /// position q of the result, (words, 16, 2), at u + q * step.
@@ -145,6 +147,12 @@ struct Kernels {
   /// Sums (positions, 16), modulo 2^32; `float`: of lines of floats, taps in order.
   void (*depthwise)(const DepthwiseRow& row, Index positions, void* sums) noexcept;
   void (*depthwise_float)(const DepthwiseRow& row, Index positions, void* sums) noexcept;
+  /// If Idiom::row_products: less the sum of v[0] v[2] + v[1] v[3] + v[4] v[6] + ... of `channels`
+  /// shorts, of rows `step` apart.
+  void (*winograd_row_products)(const std::int16_t* v, Index rows, Index step, Index channels,
+                                std::int32_t* out) noexcept;
+  /// The same of 16 columns, (words, 16, 2).
+  void (*winograd_column_products)(const std::int16_t* u, Index words, std::int32_t* out) noexcept;
   /// Expands `quads` quads of an s8 panel to 16 bits: (quads, 2, 16) words.
   void (*widen)(const std::byte* panel, Index quads, std::byte* out) noexcept;
   /// Packs rows of 8-bit elements, k of them, padded with zero bits to whole quads.

@@ -49,6 +49,15 @@ void set_tiles(Idiom& idiom) {
 #endif
 }
 
+/// Two words of B a column and two of A a row leave room for 4 rows.
+template <class Mac>
+void set_sums_tiles(Idiom& idiom) {
+  idiom.tiles[0] = make_tile<Mac, 4, 1>();
+  idiom.tiles[1] = make_tile<Mac, 2, 1>();
+  idiom.tiles[2] = make_tile<Mac, 1, 1>();
+  idiom.tiles[3] = {};
+}
+
 /// `dot`: the CPU has the dot-product instructions that MacQuads needs.
 inline Kernels make_kernels(bool dot) {
   Kernels k = {};
@@ -65,9 +74,7 @@ inline Kernels make_kernels(bool dot) {
 #if QUERN_HAVE_SUMS
   k.pairs.name = "s16_sums";
   k.pairs.row_products = true;
-  k.pairs.tiles[0] = make_tile<MacSums, 4, 1>();
-  k.pairs.tiles[1] = make_tile<MacSums, 2, 1>();
-  k.pairs.tiles[2] = make_tile<MacSums, 1, 1>();
+  set_sums_tiles<MacSums>(k.pairs);
 #else
   k.pairs.name = "s16_pairs";
   set_tiles<MacPairs>(k.pairs);
@@ -100,6 +107,16 @@ inline Kernels make_kernels(bool dot) {
   k.winograd.name = "winograd_f4x4_3x3";
   k.winograd.form = RowForm::s16_words;
   dot ? set_tiles<MacWideDot>(k.winograd) : set_tiles<MacWide>(k.winograd);
+#if QUERN_HAVE_SUMS
+  if (!dot) {
+    k.winograd_sums = k.winograd;
+    k.winograd_sums.row_products = true;
+    k.winograd_sums.words = 2;
+    set_sums_tiles<MacWideSums>(k.winograd_sums);
+    k.winograd_row_products = &winograd_row_products;
+    k.winograd_column_products = &winograd_column_products;
+  }
+#endif
   k.winograd_weights = &winograd_weights;
   k.winograd_input = &winograd_input;
   k.winograd_output = &winograd_output;

@@ -12,6 +12,71 @@ struct MacWide : MacPairs {
   static constexpr int kSteps = 1, kGroupBytes = 64, kRowBytes = 0;
 };
 
+#if QUERN_HAVE_SUMS
+/// Winograd's inner product of transformed numbers: sums of two are below 2^15, the product of a
+/// pair of them below 2^31. Of two words, one is the other's partner.
+struct MacWideSums : MacSums {
+  static constexpr int kRowBytes = 0;
+};
+
+/// In even lanes, the products of neighbours of one row.
+HWY_INLINE V32 partners(const std::int16_t* v, Index channels) {
+  const D32 d;
+  const D16 d16;
+  V32 sum = hn::Zero(d), unused = hn::Zero(d);
+  for (Index c = 0; c < channels; c += static_cast<Index>(hn::Lanes(d16))) {
+    const V16 x = hn::LoadU(d16, v + c);
+    const V16 partner = hn::BitCast(d16, hn::Shuffle2301(hn::BitCast(d, x)));
+    sum = hn::ReorderWidenMulAccumulate(d, x, partner, sum, unused);
+  }
+  return sum;
+}
+
+/// Eight rows at a time, since adding lanes up takes as long as the products. Rows beyond the last
+/// are the last again.
+inline void winograd_row_products(const std::int16_t* v, Index rows, Index step, Index channels,
+                                  std::int32_t* out) noexcept {
+  const D32 d;
+  const hn::Repartition<std::int64_t, D32> d64;
+  for (Index r = 0; r < rows; r += 8) {
+    hn::Vec<decltype(d64)> pairs[4];
+    QUERN_UNROLL for (Index i = 0; i < 4; ++i) {
+      const Index row = r + 2 * i, first = row < rows ? row : rows - 1,
+                  second = row + 1 < rows ? row + 1 : rows - 1;
+      const V32 x = partners(v + first * step, channels), y = partners(v + second * step, channels);
+      const V32 odd = hn::BitCast(d, hn::ShiftLeft<32>(hn::BitCast(d64, y)));
+      pairs[i] = hn::BitCast(d64, hn::OddEven(odd, x));
+    }
+    V32 halves[2];
+    QUERN_UNROLL for (int i = 0; i < 2; ++i) {
+      const auto lower = hn::InterleaveLower(d64, pairs[2 * i], pairs[2 * i + 1]),
+                 upper = hn::InterleaveUpper(d64, pairs[2 * i], pairs[2 * i + 1]);
+      halves[i] = hn::Add(hn::BitCast(d, lower), hn::BitCast(d, upper));
+    }
+    const V32 sums = hn::Neg(hn::Add(hn::ConcatLowerLower(d, halves[1], halves[0]),
+                                     hn::ConcatUpperUpper(d, halves[1], halves[0])));
+    alignas(32) std::int32_t some[8];
+    hn::StoreU(sums, d, r + 8 <= rows ? out + r : some);
+    for (Index i = 0; r + 8 > rows && r + i < rows; ++i) out[r + i] = some[i];
+  }
+}
+
+inline void winograd_column_products(const std::int16_t* u, Index words,
+                                     std::int32_t* out) noexcept {
+  const D32 d;
+  const D16 d16;
+  const Index lanes = static_cast<Index>(hn::Lanes(d));
+  for (Index c = 0; c < 16; c += lanes) {
+    V32 sum = hn::Zero(d), unused = hn::Zero(d);
+    for (Index w = 0; w < words; w += 2) {
+      sum = hn::ReorderWidenMulAccumulate(d, hn::LoadU(d16, u + w * 32 + 2 * c),
+                                          hn::LoadU(d16, u + w * 32 + 32 + 2 * c), sum, unused);
+    }
+    hn::StoreU(hn::Neg(sum), d, out + c);
+  }
+}
+#endif
+
 #if QUERN_HAVE_QUADS && HWY_ARCH_X86
 /// The same with VNNI's vpdpwssd, one instruction for multiplication and sum.
 struct MacWideDot : MacWide {

@@ -16,13 +16,15 @@
 // outputs are added. Zero points of the input: padding is za (less 128), and what za adds to all
 // sums, za times the sum of a channel's weights, is subtracted modulo 2^32 in the end. With inputs
 // up to 128 and |w - zb| up to 255, transformed inputs are at most 100 * 128 = 12800 and
-// transformed weights 49 * 255 = 12495: both fit 16 bits, and a pair of their products fits 32.
+// transformed weights 49 * 255 = 12495: both fit 16 bits, a pair of their products fits 32, and so
+// does one of their sums, which Winograd's inner product multiplies (see MacSums).
 #pragma once
 
 #include <optional>
-#include <vector>
 
 #include "quern/cpu/gemm.hpp"
+#include "quern/cpu/rows.hpp"
+#include "quern/cpu/winograd_weights.hpp"
 #include "quern/ops/conv.hpp"
 
 namespace quern {
@@ -45,75 +47,32 @@ class Winograd {
   /// Empty if memory runs out.
   static std::optional<Winograd> make(const Kernels& kernels, const ConvProblem& p,
                                       const std::byte* weights, const Gemm& gemm) {
-    const Index channels = p.in_channels, panels = divide_up(p.out_channels, kPanel);
-    auto base = std::make_shared<AlignedBuffer>(static_cast<std::size_t>(panels * kPanel * 4));
-    auto zeros = std::make_shared<AlignedBuffer>(static_cast<std::size_t>(panels * kPanel * 4));
-    auto g = std::make_shared<AlignedBuffer>(
-        static_cast<std::size_t>(panels * channels * kTaps * kPanel));
-    if (g->size() == 0 || base->size() == 0 || zeros->size() == 0) return {};
-    for (const auto& buffer : {g, base, zeros}) std::memset(buffer->data(), 0, buffer->size());
-    const Step& first = p.epilogue.steps[0];
-    const bool has_bias = p.epilogue.count > 0 && first.kind == Step::Kind::bias_s32;
-    // Sixteen channels at a time may be in a slice: 128 * 16 * 9 * 255 is below 2^23.
-    std::vector<Index> largest(static_cast<std::size_t>(channels / 16));
-    for (Index j = 0; j < p.out_channels; ++j) {
-      const std::size_t count = p.b_zero_points.size();
-      const std::int32_t zb =
-          count == 0 ? 0 : p.b_zero_points[count == 1 ? 0 : static_cast<std::size_t>(j)];
-      for (Index i = 0; i < 2; ++i) {
-        reinterpret_cast<std::int16_t*>(zeros->data())[j * 2 + i] = static_cast<std::int16_t>(zb);
-      }
-      std::uint32_t sum = 0;
-      Index magnitudes = 0;
-      for (Index c = 0; c < channels; ++c) {
-        if (c % 16 == 0) magnitudes = 0;
-        for (Index t = 0; t < kTaps; ++t) {
-          const std::byte w = weights[(j * kTaps + t) * channels + c];
-          const std::int32_t x = (p.b == DType::s8 ? std::int32_t{static_cast<std::int8_t>(w)}
-                                                   : std::int32_t{static_cast<std::uint8_t>(w)}) -
-                                 zb;
-          sum += static_cast<std::uint32_t>(x);
-          magnitudes += x < 0 ? -x : x;
-          g->data()[(((j / kPanel * (channels / 2) + c / 2) * kTaps + t) * kPanel + j % kPanel) *
-                        2 +
-                    c % 2] = w;
-        }
-        Index& most = largest[static_cast<std::size_t>(c / 16)];
-        if (magnitudes > most) most = magnitudes;
-      }
-      const std::int32_t bias = has_bias ? static_cast<const std::int32_t*>(first.data)[j] : 0;
-      reinterpret_cast<std::int32_t*>(base->data())[j] = static_cast<std::int32_t>(
-          static_cast<std::uint32_t>(bias) - static_cast<std::uint32_t>(padding(p)) * sum);
-    }
-    Winograd w(kernels, p, gemm, std::move(g), std::move(zeros), std::move(base));
-    w.slice_ = slice_of(largest);
-    const Index bytes = panels * w.panel_size() * 2;
-    if (bytes > kResident) return w;
-    auto u = std::make_shared<AlignedBuffer>(static_cast<std::size_t>(bytes));
-    if (u->size() == 0) return w;
-    for (Index panel = 0; panel < panels; ++panel) {
-      w.transform_weights(panel, 0, channels,
-                          reinterpret_cast<std::int16_t*>(u->data()) + panel * w.panel_size());
-    }
-    w.u_ = std::move(u);
-    w.g_.reset();
-    return w;
+    // With fewer channels, counting the products of neighbours takes longer than it saves.
+    const bool sums = kernels.winograd_sums.name != nullptr && p.in_channels >= 64;
+    const Idiom& idiom = sums ? kernels.winograd_sums : kernels.winograd;
+    auto prepared = WinogradWeights::make(kernels, idiom, p, weights);
+    if (!prepared) return {};
+    return Winograd(kernels, idiom, p, gemm, std::move(*prepared));
   }
 
   /// Whether it is faster for this many outputs of this extent: what tiles cover beyond the edges
-  /// is wasted, and weights are transformed, or read at four times their size, for few tiles as for
-  /// many.
+  /// is wasted, and weights are transformed, or read at eight times their size, for few tiles as
+  /// for many.
   bool is_worth(Index images, const Spatial& out) const {
     const Index tiles = divide_up(out[1], kTile) * divide_up(out[2], kTile);
     const Index fewest = kernels_->quads.name != nullptr ? 8 : 4;
     return images * out[0] * tiles >= fewest && 16 * tiles <= 2 * out[1] * out[2];
   }
 
+  std::string kernel() const { return std::string(idiom_->name) + " on " + kernels_->target; }
+
   Index worker_bytes() const {
     return Carver::bytes<std::int16_t>(kPositions * v_size(most_tiles())) +
            Carver::bytes<std::int32_t>(step_ * kPositions * m_size(most_tiles())) +
            Carver::bytes<std::int32_t>(step_ * most_tiles() * 16 * kPanel) +
-           Carver::bytes<std::int16_t>(u_ ? 0 : step_ * kPositions * position_size(piece()));
+           Carver::bytes<std::int16_t>(step_ * weights_.scratch()) +
+           Carver::bytes<std::int32_t>(products_size(most_tiles())) +
+           Carver::bytes<std::byte>(kPositions * channels_);
   }
 
   /// A validated call; `memory` is aligned and has worker_bytes() for each worker. `c` and
@@ -137,82 +96,33 @@ class Winograd {
     call.panels = divide_up(panels_, blocks < workers ? divide_up(workers, blocks) : 1);
     call.panels = round_up(call.panels, step_);
     executor(blocks * divide_up(panels_, call.panels), [&](Index index, Index worker) {
-      run_block(call, index, memory + worker * worker_bytes());
+      Task(*this, call, index, memory + worker * worker_bytes()).run();
     });
   }
 
  private:
-  static constexpr Index kTile = 4, kTaps = 9, kPositions = 36;
-
-  /// Transformed weights are four times the weights in twice the bits. Beyond this size reading
-  /// them takes longer than transforming them again, a piece of kChannels at a time that stays in
-  /// L2.
-  static constexpr Index kResident = 1536 * 1024, kChannels = 128;
-  static constexpr Index kPad = 32;  // a cache line of shorts
-
-  /// What a pixel outside the image is, s8.
-  static std::int32_t padding(const ConvProblem& p) {
-    return p.a_zero_point - (p.a == DType::u8 ? 128 : 0);
-  }
-
-  /// Channels of a slice: as many as keep sums below 2^25; `largest`: of every 16 channels, the
-  /// largest sum of weights' magnitudes in any output channel.
-  static Index slice_of(const std::vector<Index>& largest) {
-    const Index groups = std::ssize(largest);
-    for (Index slices = 1;; ++slices) {
-      const Index size = divide_up(groups, slices);
-      bool proven = true;
-      for (Index g = 0; g < groups && proven; g += size) {
-        Index sum = 0;
-        for (Index i = g; i < groups && i < g + size; ++i)
-          sum += largest[static_cast<std::size_t>(i)];
-        proven = 128 * sum < Index{1} << 25;
-      }
-      if (proven) return size * 16;  // at the latest with one group a slice
-    }
-  }
+  static constexpr Index kTile = 4, kPositions = WinogradWeights::kPositions;
 
   struct Call {
     const ConvArgs& args;
     const MatrixView& c;
     const ConstMatrixView& residual;
     const RowPlaces& places;
-    Index rows = 0, columns = 0, images = 0, panels = 0;  // tiles, images and panels of a block
+    Index rows = 0, columns = 0, images = 0, panels = 0;  // tiles, images and panels of a task
     Index row_blocks = 0, column_blocks = 0;
   };
 
-  Winograd(const Kernels& kernels, const ConvProblem& p, const Gemm& gemm,
-           std::shared_ptr<const AlignedBuffer> g, std::shared_ptr<const AlignedBuffer> zeros,
-           std::shared_ptr<const AlignedBuffer> base)
+  Winograd(const Kernels& kernels, const Idiom& idiom, const ConvProblem& p, const Gemm& gemm,
+           WinogradWeights weights)
       : kernels_(&kernels),
+        idiom_(&idiom),
         gemm_(gemm),
-        g_(std::move(g)),
-        zeros_(std::move(zeros)),
-        base_(std::move(base)),
-        is_signed_(p.b == DType::s8),
+        weights_(std::move(weights)),
         channels_(p.in_channels),
         panels_(divide_up(p.out_channels, kPanel)),
         pad_{p.pad_begin[1], p.pad_begin[2]},
-        padding_(padding(p)),
-        step_(kernels.winograd.tiles[0].panels) {}
-
-  /// Channels that are multiplied at a time.
-  Index piece() const { return u_ ? channels_ : kChannels; }
-  /// Shorts of a panel's transformed weights, all channels.
-  Index panel_size() const { return kPositions * position_size(channels_); }
-  /// Shorts from one position to the next. A multiple of 4 KiB would put all 36 into the same few
-  /// sets of L1: the transform would take ten times as long.
-  static Index position_size(Index channels) { return channels * kPanel + kPad; }
-  Index v_size(Index tiles) const { return tiles * channels_ + kPad; }
-  static Index m_size(Index tiles) { return tiles * kPanel + kPad / 2; }
-
-  /// G g G^T of some channels of a panel: (36, channels / 2, 16, 2).
-  void transform_weights(Index panel, Index channel, Index channels, std::int16_t* u) const {
-    kernels_->winograd_weights(
-        g_->data() + (panel * channels_ + channel) * kTaps * kPanel, is_signed_,
-        reinterpret_cast<const std::int16_t*>(zeros_->data()) + panel * kPanel * 2, channels / 2, u,
-        position_size(channels));
-  }
+        padding_(WinogradWeights::padding(p)),
+        step_(idiom.tiles[0].panels) {}
 
   /// As many as keep the transformed inputs in L2, and weights from being read too often.
   Index most_tiles() const {
@@ -221,145 +131,219 @@ class Winograd {
     return fitting < kFewest ? kFewest : fitting;
   }
 
-  void run_block(const Call& call, Index index, std::byte* memory) const {
-    const Spatial& out = call.args.c.extent;
-    const Index panel_blocks = divide_up(panels_, call.panels);
-    const Index panel0 = index % panel_blocks * call.panels;
-    index /= panel_blocks;
-    const Index column_block = index % call.column_blocks,
-                row_block = index / call.column_blocks % call.row_blocks,
-                image0 = index / call.column_blocks / call.row_blocks * call.images;
-    const Index y0 = row_block * call.rows * kTile, x0 = column_block * call.columns * kTile;
-    const Index height = least(call.rows * kTile, out[1] - y0),
-                width = least(call.columns * kTile, out[2] - x0);
-    const Index rows = divide_up(height, kTile), columns = divide_up(width, kTile),
-                images = least(call.images, call.args.a.batch * out[0] - image0),
-                tiles = images * rows * columns;
-    Carver carver(memory);
-    auto* v = carver.take<std::int16_t>(kPositions * v_size(most_tiles()));
-    auto* m = carver.take<std::int32_t>(step_ * kPositions * m_size(most_tiles()));
-    auto* sums = carver.take<std::int32_t>(step_ * most_tiles() * 16 * kPanel);
-    for (Index t = 0; t < tiles; ++t) {
-      transform_input(call.args.a, image0 + t / columns / rows,
-                      y0 + t / columns % rows * kTile - pad_[0], x0 + t % columns * kTile - pad_[1],
-                      v + t * channels_, v_size(tiles));
-    }
-    auto* u = carver.take<std::int16_t>(u_ ? 0 : step_ * kPositions * position_size(piece()));
-    const Index m_panel = kPositions * m_size(tiles), sums_panel = tiles * 16 * kPanel;
-    const Index end = least(panel0 + call.panels, panels_);
-    for (Index p = panel0; p < end; p += step_) {
-      const Index count = least(step_, end - p);
-      const Index line = columns * kTile;  // pixels of a row of `sums`
-      for (Index c = 0; c < channels_; c += slice_) {
-        const Index slice_end = least(c + slice_, channels_);
-        for (Index k = c; k < slice_end; k += piece()) {
-          const Index size = least(piece(), slice_end - k);
-          const std::int16_t* b = u;
-          Index position = position_size(size);
-          if (u_) {
-            b = reinterpret_cast<const std::int16_t*>(u_->data()) + p * panel_size() + k * kPanel;
-            position = position_size(channels_);
-          } else {
-            for (Index i = 0; i < count; ++i) {
-              transform_weights(p + i, k, size, u + i * kPositions * position);
-            }
-          }
-          for (Index q = 0; q < kPositions; ++q) {
-            multiply(v + q * v_size(tiles) + k, tiles, b + q * position, kPositions * position,
-                     count, size / 2, m + q * m_size(tiles), m_panel, k > c);
-          }
-        }
-        for (Index i = 0; i < count; ++i) {
-          for (Index t = 0; t < tiles; ++t) {
-            kernels_->winograd_output(
-                m + i * m_panel + t * kPanel, m_size(tiles),
-                sums + i * sums_panel + (t / columns * kTile * line + t % columns * kTile) * kPanel,
-                line * kPanel, c > 0);
-          }
-        }
-      }
-      for (Index i = 0; i < count * images; ++i) {
-        const Index image = image0 + i % images;
-        const std::int32_t* of_image =
-            sums + i / images * sums_panel + i % images * rows * kTile * line * kPanel;
-        const Index first = (image * out[1] + y0) * out[2] + x0;
-        const bool whole = line == out[2];  // rows follow each other in C as they do here
-        for (Index y = 0; y < height; y += whole ? height : 1) {
-          finish(call, p + i / images, first + y * out[2], whole ? height * width : width,
-                 of_image + y * line * kPanel);
-        }
-      }
-    }
+  // From one position to the next: a cache line more than there is, since multiples of 4 KiB would
+  // put all of them into the same sets of L1.
+  Index v_size(Index tiles) const { return tiles * channels_ + 32; }
+  static Index m_size(Index tiles) { return tiles * kPanel + 16; }
+  /// Products of neighbours in all slices of the transformed inputs.
+  Index products_size(Index tiles) const {
+    const bool counts = idiom_->row_products;
+    return counts ? divide_up(channels_, weights_.slice()) * kPositions * tiles : 0;
   }
 
+  static Index least(Index a, Index b) { return a < b ? a : b; }
   /// Pieces of equal size, at most this.
   static Index balanced(Index total, Index most) {
     return divide_up(total, divide_up(total, most < 1 ? 1 : most));
   }
-  static Index least(Index a, Index b) { return a < b ? a : b; }
 
-  void transform_input(const ConstImageView& a, Index image, Index y0, Index x0, std::int16_t* v,
-                       Index step) const {
-    const std::byte* pixels[kPositions];
-    const auto* base = static_cast<const std::byte*>(a.data) +
-                       image / a.extent[0] * a.batch_stride + image % a.extent[0] * a.strides[0];
-    for (Index i = 0; i < 6; ++i) {
-      for (Index j = 0; j < 6; ++j) {
-        const Index y = y0 + i, x = x0 + j;
-        const bool inside = y >= 0 && y < a.extent[1] && x >= 0 && x < a.extent[2];
-        pixels[i * 6 + j] = inside ? base + y * a.strides[1] + x * a.strides[2] : nullptr;
+  /// A rectangle of tiles, or all of several images, times some panels.
+  class Task {
+   public:
+    Task(const Winograd& w, const Call& call, Index index, std::byte* memory)
+        : w_(w), call_(call), out_(call.args.c.extent) {
+      const Index panel_blocks = divide_up(w.panels_, call.panels);
+      panel0_ = index % panel_blocks * call.panels;
+      index /= panel_blocks;
+      image0_ = index / call.column_blocks / call.row_blocks * call.images;
+      y0_ = index / call.column_blocks % call.row_blocks * call.rows * kTile;
+      x0_ = index % call.column_blocks * call.columns * kTile;
+      height_ = least(call.rows * kTile, out_[1] - y0_);
+      width_ = least(call.columns * kTile, out_[2] - x0_);
+      rows_ = divide_up(height_, kTile);
+      columns_ = divide_up(width_, kTile);
+      images_ = least(call.images, call.args.a.batch * out_[0] - image0_);
+      tiles_ = images_ * rows_ * columns_;
+      Carver carver(memory);
+      v_ = carver.take<std::int16_t>(kPositions * w.v_size(tiles_));
+      m_ = carver.take<std::int32_t>(w.step_ * kPositions * m_size(tiles_));
+      sums_ = carver.take<std::int32_t>(w.step_ * tiles_ * 16 * kPanel);
+      u_ = carver.take<std::int16_t>(w.step_ * w.weights_.scratch());
+      products_ = carver.take<std::int32_t>(w.products_size(tiles_));
+      stage_ = carver.take<std::byte>(kPositions * w.channels_);
+    }
+
+    void run() {
+      for (Index t = 0; t < tiles_; ++t) transform_input(t);
+      count_products();
+      const Index end = least(panel0_ + call_.panels, w_.panels_);
+      for (Index p = panel0_; p < end; p += w_.step_) {
+        const Index count = least(w_.step_, end - p), slice = w_.weights_.slice();
+        for (Index c = 0; c < w_.channels_; c += slice) {
+          multiply_slice(p, count, c, least(slice, w_.channels_ - c));
+          transform_output(count, c > 0);
+        }
+        for (Index i = 0; i < count; ++i) finish(p + i, sums_ + i * tiles_ * 16 * kPanel);
       }
     }
-    kernels_->winograd_input(pixels, a.type == DType::s8, padding_, channels_, v, step);
-  }
 
-  /// One position: words of the rows of v times `count` panels of u, b_panel shorts apart.
-  void multiply(const std::int16_t* v, Index tiles, const std::int16_t* b, Index b_panel,
-                Index count, Index words, std::int32_t* m, Index m_panel, bool add) const {
-    const Tile* tile = kernels_->winograd.tiles;
-    for (Index r = 0; r < tiles; r += tile->rows) {
-      while (tile->rows > tiles - r) ++tile;
-      const Rows a{reinterpret_cast<const std::byte*>(v + r * channels_), channels_ * 2, 4};
-      const bool together = count == tile->panels;
-      for (Index i = 0; i < (together ? 1 : count); ++i) {
-        tile->run[together](a, reinterpret_cast<const std::byte*>(b + i * b_panel), b_panel * 2,
-                            words,
-                            {.data = m + i * m_panel + r * kPanel, .panel = m_panel, .add = add});
+   private:
+    void transform_input(Index t) const {
+      const ConstImageView& a = call_.args.a;
+      const Index image = image0_ + t / columns_ / rows_;
+      const Index y0 = y0_ + t / columns_ % rows_ * kTile - w_.pad_[0],
+                  x0 = x0_ + t % columns_ * kTile - w_.pad_[1];
+      const std::byte* pixels[kPositions];
+      const auto* base = static_cast<const std::byte*>(a.data) +
+                         image / a.extent[0] * a.batch_stride + image % a.extent[0] * a.strides[0];
+      // Columns [first, last) of the tile are inside the image.
+      const Index first = x0 < 0 ? -x0 : 0, last = least(6, a.extent[2] - x0);
+      for (Index i = 0; i < 6; ++i) {
+        const Index y = y0 + i;
+        const bool is_inside = y >= 0 && y < a.extent[1] && first < last;
+        const std::byte* row =
+            is_inside ? base + y * a.strides[1] + (x0 + first) * a.strides[2] : nullptr;
+        Index step = a.strides[2];
+        if (is_inside && a.channel_stride != 1) {
+          std::byte* stage = stage_ + i * 6 * w_.channels_;
+          quern::cpu::detail::copy_elements<std::uint8_t>(
+              row, step, a.channel_stride, stage, w_.channels_, 1, last - first, w_.channels_);
+          row = stage;
+          step = w_.channels_;
+        }
+        for (Index j = 0; j < 6; ++j) {
+          const bool inside = is_inside && j >= first && j < last;
+          pixels[i * 6 + j] = inside ? row + (j - first) * step : nullptr;
+        }
+      }
+      w_.kernels_->winograd_input(pixels, a.type == DType::s8, w_.padding_, w_.channels_,
+                                  v_ + t * w_.channels_, w_.v_size(tiles_));
+    }
+
+    void count_products() const {
+      if (!w_.idiom_->row_products) return;
+      std::int32_t* to = products_;
+      for (Index c = 0; c < w_.channels_; c += w_.weights_.slice()) {
+        const Index size = least(w_.weights_.slice(), w_.channels_ - c);
+        for (Index q = 0; q < kPositions; ++q, to += tiles_) {
+          w_.kernels_->winograd_row_products(v_ + q * w_.v_size(tiles_) + c, tiles_, w_.channels_,
+                                             size, to);
+        }
       }
     }
-  }
 
-  void finish(const Call& call, Index panel, Index row, Index rows,
-              const std::int32_t* sums) const {
-    const GemmProblem& p = gemm_.problem();
-    const Index bias = p.epilogue.count > 0 && p.epilogue.steps[0].kind == Step::Kind::bias_s32;
-    Output o;
-    o.steps = p.epilogue.steps + bias;
-    o.step_count = p.epilogue.count - bias;
-    o.type = p.c;
-    o.zero_point = p.c_zero_point;
-    o.column = panel * kPanel;
-    o.row = row;
-    o.c = call.c;
-    o.base = reinterpret_cast<const std::int32_t*>(base_->data()) + o.column;
-    o.inputs.residual = call.residual;
-    if (!call.args.row_scales.empty()) o.inputs.row_scales = call.args.row_scales.data();
-    finish_rows(*kernels_, call.places, o, sums, rows, least(kPanel, p.n - o.column));
-  }
+    /// All positions of `count` panels, channels [c, c + size).
+    void multiply_slice(Index p, Index count, Index c, Index size) const {
+      const WinogradWeights& weights = w_.weights_;
+      const Index slice = c / weights.slice(), m_panel = kPositions * m_size(tiles_);
+      for (Index k = c; k < c + size; k += weights.piece()) {
+        const Index piece = least(weights.piece(), c + size - k);
+        const Index position = weights.position_size(piece);
+        const std::int16_t* u = weights.transformed(p, count, k, piece, u_);
+        for (Index q = 0; q < kPositions; ++q) {
+          Sums sums{.data = m_ + q * m_size(tiles_), .panel = m_panel, .add = k > c};
+          const Index step = slice * kPositions + q;
+          if (w_.idiom_->row_products) sums.row_base = products_ + step * tiles_;
+          for (Index i = 0; i < count;) {
+            const bool together = i + w_.step_ <= count;
+            sums.column_base = weights.products(p + i, slice, q);
+            multiply(v_ + q * w_.v_size(tiles_) + k, u + (i * kPositions + q) * position,
+                     kPositions * position, together, piece / 2, sums);
+            i += together ? w_.step_ : 1;
+            sums.data = static_cast<std::int32_t*>(sums.data) + m_panel;
+          }
+        }
+      }
+    }
+
+    /// Words of the rows of v times one panel of u, or as many as tiles take together.
+    void multiply(const std::int16_t* v, const std::int16_t* u, Index u_panel, bool together,
+                  Index words, Sums sums) const {
+      const Idiom& idiom = *w_.idiom_;
+      const Index groups = words / idiom.words;
+      const std::int32_t* row_base = sums.row_base;
+      auto* data = static_cast<std::int32_t*>(sums.data);
+      const Tile* tile = idiom.tiles;
+      for (Index r = 0; r < tiles_; r += tile->rows) {
+        while (tile->rows > tiles_ - r) ++tile;
+        const Rows a{reinterpret_cast<const std::byte*>(v + r * w_.channels_), w_.channels_ * 2,
+                     4 * idiom.words};
+        sums.data = data + r * kPanel;
+        if (row_base != nullptr) sums.row_base = row_base + r;
+        const auto* b = reinterpret_cast<const std::byte*>(u);
+        if (!together || tile->panels == w_.step_) {
+          tile->run[together](a, b, u_panel * 2, groups, sums);
+          continue;
+        }
+        for (Index i = 0; i < w_.step_; ++i) {
+          Sums one = sums;
+          one.data = data + r * kPanel + i * sums.panel;
+          tile->run[0](a, b + i * u_panel * 2, 0, groups, one);
+        }
+      }
+    }
+
+    void transform_output(Index count, bool add) const {
+      const Index line = columns_ * kTile;  // pixels of a row of `sums`
+      for (Index i = 0; i < count; ++i) {
+        const std::int32_t* m = m_ + i * kPositions * m_size(tiles_);
+        std::int32_t* sums = sums_ + i * tiles_ * 16 * kPanel;
+        for (Index t = 0; t < tiles_; ++t) {
+          const Index pixel = t / columns_ * kTile * line + t % columns_ * kTile;
+          w_.kernels_->winograd_output(m + t * kPanel, m_size(tiles_), sums + pixel * kPanel,
+                                       line * kPanel, add);
+        }
+      }
+    }
+
+    /// The epilogue of one panel of all images.
+    void finish(Index panel, const std::int32_t* sums) const {
+      const GemmProblem& p = w_.gemm_.problem();
+      const Index bias = p.epilogue.count > 0 && p.epilogue.steps[0].kind == Step::Kind::bias_s32;
+      Output o;
+      o.steps = p.epilogue.steps + bias;
+      o.step_count = p.epilogue.count - bias;
+      o.type = p.c;
+      o.zero_point = p.c_zero_point;
+      o.column = panel * kPanel;
+      o.c = call_.c;
+      o.base = w_.weights_.base(panel);
+      o.inputs.residual = call_.residual;
+      if (!call_.args.row_scales.empty()) o.inputs.row_scales = call_.args.row_scales.data();
+      const Index line = columns_ * kTile;
+      // Rows may follow each other in C as they do here.
+      const Index together = line == out_[2] ? height_ : 1;
+      for (Index i = 0; i < images_; ++i, sums += rows_ * kTile * line * kPanel) {
+        for (Index y = 0; y < height_; y += together) {
+          o.row = ((image0_ + i) * out_[1] + y0_ + y) * out_[2] + x0_;
+          finish_rows(*w_.kernels_, call_.places, o, sums + y * line * kPanel, together * width_,
+                      least(kPanel, p.n - o.column));
+        }
+      }
+    }
+
+    const Winograd& w_;
+    const Call& call_;
+    const Spatial& out_;
+    Index panel0_, image0_, y0_, x0_;
+    Index height_, width_;                   // outputs
+    Index rows_, columns_, images_, tiles_;  // tiles of an image; of all
+    std::int16_t* v_;                        // transformed inputs: (36, tiles, channels)
+    std::int32_t* m_;                        // products: (panels, 36, tiles, 16)
+    std::int32_t* sums_;                     // transformed back: (panels, pixels, 16)
+    std::int16_t* u_;                        // a piece of the weights
+    std::byte* stage_;        // pixels of a tile whose channels are not contiguous: (36, channels)
+    std::int32_t* products_;  // of neighbours in v: (slices, 36, tiles)
+  };
 
   const Kernels* kernels_;
-  Gemm gemm_;                                   // its problem has the padded arrays of the epilogue
-  std::shared_ptr<const AlignedBuffer> g_;      // weights: (panels, channels / 2, 9, 16, 2)
-  std::shared_ptr<const AlignedBuffer> zeros_;  // their zero points: (panels, 16, 2)
-  std::shared_ptr<const AlignedBuffer>
-      u_;  // transformed, if small: (panels, 36, channels / 2, 16, 2)
-  std::shared_ptr<const AlignedBuffer> base_;  // what all sums of a channel begin with
-  bool is_signed_;
+  const Idiom* idiom_;
+  Gemm gemm_;  // its problem has the padded arrays of the epilogue
+  WinogradWeights weights_;
   Index channels_, panels_;
   Index pad_[2];
   std::int32_t padding_;
   Index step_;
-  Index slice_ = 16;
 };
 
 }  // namespace cpu
