@@ -23,9 +23,9 @@ struct Layer {
   template <class Value>
   Layer(const ConvProblem& p, const Spatial& e, Index n, Value value)
       : problem(p), extent(e), batch(n) {
-    problem.kernel = {1, 3, 3};
+    problem.kernel = {p.kernel[0], 3, 3};
     a.resize(static_cast<std::size_t>(n * e[0] * e[1] * e[2] * p.in_channels));
-    b.resize(static_cast<std::size_t>(p.out_channels * 9 * p.in_channels));
+    b.resize(static_cast<std::size_t>(p.out_channels * problem.taps() * p.in_channels));
     for (auto& x : a) x = static_cast<std::uint8_t>(value());
     for (auto& x : b) x = static_cast<std::uint8_t>(value());
   }
@@ -64,8 +64,13 @@ TEST_CASE("winograd: the direct form's bits, for any zero points, edges and epil
   Index used = 0;
   for (Index i = 0; i < support::scaled(60); ++i) {
     ConvProblem p{.in_channels = 16 * random.between(1, 4), .out_channels = random.between(16, 50)};
-    p.pad_begin = {0, random.between(0, 3), random.between(0, 3)};
-    p.pad_end = {0, random.between(0, 3), random.between(0, 3)};
+    if (random.one_in(3)) {
+      p.kernel[0] = random.between(2, 4);
+      p.stride[0] = random.between(1, 2);
+      p.dilation[0] = random.between(1, 2);
+    }
+    p.pad_begin = {random.between(0, 7), random.between(0, 3), random.between(0, 3)};
+    p.pad_end = {random.between(0, 2), random.between(0, 3), random.between(0, 3)};
     p.a = random.pick({DType::s8, DType::u8});
     p.b = random.pick({DType::s8, DType::u8});
     p.a_zero_point = static_cast<std::int32_t>(random.between(lowest(p.a), highest(p.a)));
@@ -87,7 +92,7 @@ TEST_CASE("winograd: the direct form's bits, for any zero points, edges and epil
       p.c = DType::s8;
       p.epilogue.add(epilogue::scale(scales));
     }
-    const Layer layer(p, {random.between(1, 2), random.between(9, 24), random.between(9, 24)},
+    const Layer layer(p, {random.between(1, 3), random.between(9, 24), random.between(9, 24)},
                       random.between(1, 2), [&] { return random.bits(); });
     const std::vector<std::uint8_t> expected = layer.run(nullptr);
     CAPTURE(i);

@@ -187,8 +187,8 @@ class GemmTask {
     const ConstMatrixView& a = call_.args.a;
     const bool direct = is_direct();
     if (gathers()) return gather_rows(k0, size, out);
-    const bool statistics = needs_statistics();
-    if (!packs_ && !statistics) return;
+    const bool sums_rows = !is_float_sum() && plan_.column_factor != nullptr;
+    if (!packs_ && !sums_rows) return;
     for_each_tile([&](const Tile& tile, Index r) {
       RowSource source{reinterpret_cast<const std::byte*>(stage_),
                        b_.kc * (is_float_sum() || plan_.dynamic() ? 4 : 1), tile.rows};
@@ -205,23 +205,11 @@ class GemmTask {
             stage_row(r + i, k0, size, stage + i * source.row_bytes);
         }
       }
-      for (Index i = 0; statistics && i < tile.rows; ++i) {
-        count_row(r + i, source.data + i * source.row_bytes, size);
+      for (Index i = 0; sums_rows && i < tile.rows; ++i) {
+        sum_row(r + i, source.data + i * source.row_bytes, size);
       }
-      if (packs_) pack_tile(source, size, out + r * b_.row_bytes);
+      if (packs_) pack_tile(source, size, out + r * b_.row_bytes, row_base_ + r);
     });
-  }
-
-  bool needs_statistics() const {
-    return !is_float_sum() && (call_.idiom().row_products || plan_.column_factor != nullptr);
-  }
-  void count_row(Index r, const std::byte* row, Index size) {
-    if (call_.idiom().row_products) {
-      row_base_[r] -= plan_.kernels->neighbour_products(row, size, is_signed());
-    }
-    if (plan_.column_factor != nullptr) {
-      row_sum_[r] += plan_.kernels->row_sum(row, size, is_signed());
-    }
   }
 
   /// Rows from a reader whose form may have strides: they are read to where tiles find them, one
@@ -242,9 +230,9 @@ class GemmTask {
         row = reinterpret_cast<std::byte*>(stage_);
         stage_row(r, k0, size, row);
       }
-      if (needs_statistics()) count_row(r, row, size);
+      if (plan_.column_factor != nullptr) sum_row(r, row, size);
       if (flips) {
-        pack_tile({row, bytes, 1}, size, out);
+        pack_tile({row, bytes, 1}, size, out, nullptr);
       } else if (bytes % kQuad != 0) {
         std::memset(out + bytes, 0, static_cast<std::size_t>(kQuad - bytes % kQuad));
       }
@@ -289,14 +277,20 @@ class GemmTask {
     for (Index k = 0; k < size; ++k) to[k] = from[k * a.col_stride];
   }
 
-  void pack_tile(const RowSource& source, Index size, std::byte* out) const {
+  void sum_row(Index r, const std::byte* row, Index size) {
+    row_sum_[r] += plan_.kernels->row_sum(row, size, is_signed());
+  }
+
+  void pack_tile(const RowSource& source, Index size, std::byte* out,
+                 std::int32_t* row_base) const {
     const Kernels& kernels = *plan_.kernels;
     switch (call_.idiom().form) {
       case RowForm::f32:
         kernels.pack_words(source, size * 4, 0, out);
         break;
       case RowForm::s16_pairs:
-        kernels.pack_pairs(source, size, is_signed(), out);
+        kernels.pack_pairs(source, size, is_signed(), out,
+                           call_.idiom().row_products ? row_base : nullptr);
         break;
       case RowForm::u8_quads:
         kernels.pack_words(source, size, is_signed() ? 0x80808080u : 0, out);

@@ -120,7 +120,8 @@ struct Output {
 
 /// A target's functions. Chosen once, when an operation is prepared.
 struct Kernels {
-  const char* target;  ///< Highway's name, e.g. "AVX2"
+  const char* target;       ///< Highway's name, e.g. "AVX2"
+  std::int64_t target_bit;  ///< of HWY_TARGETS; finds the target's other families of kernels
   Idiom pairs;         ///< 16-bit products, B widened beforehand: many rows
   Idiom few;           ///< exact for any weights, B as it is: few rows
   Idiom proven;        ///< quads with 16-bit pair sums: exact only if the weights prove it
@@ -155,15 +156,16 @@ struct Kernels {
   void (*winograd_column_products)(const std::int16_t* u, Index words, std::int32_t* out) noexcept;
   /// Expands `quads` quads of an s8 panel to 16 bits: (quads, 2, 16) words.
   void (*widen)(const std::byte* panel, Index quads, std::byte* out) noexcept;
-  /// Packs rows of 8-bit elements, k of them, padded with zero bits to whole quads.
-  void (*pack_pairs)(const RowSource& rows, Index k, bool is_signed, std::byte* out) noexcept;
+  /// Packs rows of 8-bit elements, k of them, padded with zero bits to whole quads. If products is
+  /// not null, and the idiom's sums have them: products[i] less the products of neighbours in row
+  /// i, x[0] x[1] + x[2] x[3] + ..., modulo 2^32.
+  void (*pack_pairs)(const RowSource& rows, Index k, bool is_signed, std::byte* out,
+                     std::int32_t* products) noexcept;
   /// Packs rows of 8-bit elements as words, each XORed with `flip` (0x80808080 swaps signedness).
   void (*pack_words)(const RowSource& rows, Index bytes, std::uint32_t flip,
                      std::byte* out) noexcept;
   /// From u8_quads to nibbles, in place: `count` words become 2 count. Null without the idiom.
   void (*split_nibbles)(std::byte* words, Index count) noexcept;
-  /// The sum of x[0] x[1] + x[2] x[3] + ... over k 8-bit elements, modulo 2^32.
-  std::int32_t (*neighbour_products)(const std::byte* row, Index k, bool is_signed) noexcept;
   /// The sum of k 8-bit elements.
   std::int32_t (*row_sum)(const std::byte* row, Index k, bool is_signed) noexcept;
   /// The largest magnitude of n floats; NaN is ignored.

@@ -58,28 +58,36 @@ HWY_INLINE VB32 upper_64(VB32 a, VB32 b) {
 }
 HWY_INLINE VB32 upper_32(VB32 a, VB32 b) { return hn::InterleaveUpper(B32(), a, b); }
 
-/// Rows r and, if kTwo, r + 1: 64 bits a quad and row, so two rows fill a block.
+/// Rows r and, if kTwo, r + 1: 64 bits a quad and row, so two rows fill a block. `products` (rows)
+/// or null: less the sum of x[0] x[1] + x[2] x[3] + ...
 template <bool kSigned, bool kTwo>
-HWY_INLINE void pack_pair_rows(const RowSource& rows, Index r, Index k, std::byte* out) {
+HWY_INLINE void pack_pair_rows(const RowSource& rows, Index r, Index k, std::byte* out,
+                               std::int32_t* products) {
   const Index quad_bytes = rows.rows * 8;
   const std::byte* row0 = rows.data + r * rows.row_bytes;
   const std::byte* row1 = row0 + rows.row_bytes;
-  const auto widen_row = [&](const std::byte* row, Index at, VB32& first, VB32& second) HWY_ATTR {
+  VB32 sum0 = hn::Zero(B32()), sum1 = sum0;
+  const auto widen_row = [&](const std::byte* row, Index at, VB32& first, VB32& second,
+                             [[maybe_unused]] VB32& sum) HWY_ATTR {
     const B16 d;
     const auto x = hn::BitCast(d, load_block(row, at, k));
-    const auto even = hn::BitCast(B32(), even_bytes<kSigned>(d, x));
-    const auto odd = hn::BitCast(B32(), odd_bytes<kSigned>(d, x));
-    first = hn::InterleaveLower(even, odd);  // quads 0 and 1
-    second = upper_32(even, odd);            // quads 2 and 3
+    const auto even = even_bytes<kSigned>(d, x), odd = odd_bytes<kSigned>(d, x);
+#if QUERN_HAVE_SUMS
+    VB32 unused = hn::Zero(B32());
+    sum = hn::ReorderWidenMulAccumulate(B32(), even, odd, sum, unused);
+#endif
+    const VB32 even_words = hn::BitCast(B32(), even), odd_words = hn::BitCast(B32(), odd);
+    first = hn::InterleaveLower(even_words, odd_words);  // quads 0 and 1
+    second = upper_32(even_words, odd_words);            // quads 2 and 3
   };
   for (Index at = 0; at < k; at += 16) {
     std::byte* to = out + at / 4 * quad_bytes + r * 8;
     const Index quads = (k - at + 3) / 4;  // in this block, up to 4
     VB32 a0, a1;
-    widen_row(row0, at, a0, a1);
+    widen_row(row0, at, a0, a1, sum0);
     if constexpr (kTwo) {
       VB32 b0, b1;
-      widen_row(row1, at, b0, b1);
+      widen_row(row1, at, b0, b1, sum1);
       store_block(to, lower_64(a0, b0));
       if (quads > 1) store_block(to + quad_bytes, upper_64(a0, b0));
       if (quads > 2) store_block(to + 2 * quad_bytes, lower_64(a1, b1));
@@ -91,20 +99,27 @@ HWY_INLINE void pack_pair_rows(const RowSource& rows, Index r, Index k, std::byt
       if (quads > 3) store_half(to + 3 * quad_bytes, upper_64(a1, a1));
     }
   }
+  if (products == nullptr) return;
+  const VB32 some = hn::Add(hn::InterleaveLower(sum0, sum1), upper_32(sum0, sum1));
+  const VB32 both = hn::Add(some, upper_64(some, some));  // of row r, of row r + 1
+  products[r] -= hn::GetLane(both);
+  if (kTwo) products[r + 1] -= hn::ExtractLane(both, 1);
 }
 
 template <bool kSigned>
-HWY_INLINE void pack_pairs_of(const RowSource& rows, Index k, std::byte* out) {
+HWY_INLINE void pack_pairs_of(const RowSource& rows, Index k, std::byte* out,
+                              std::int32_t* products) {
   Index r = 0;
-  for (; r + 2 <= rows.rows; r += 2) pack_pair_rows<kSigned, true>(rows, r, k, out);
-  if (r < rows.rows) pack_pair_rows<kSigned, false>(rows, r, k, out);
+  for (; r + 2 <= rows.rows; r += 2) pack_pair_rows<kSigned, true>(rows, r, k, out, products);
+  if (r < rows.rows) pack_pair_rows<kSigned, false>(rows, r, k, out, products);
 }
 
-inline void pack_pairs(const RowSource& rows, Index k, bool is_signed, std::byte* out) noexcept {
+inline void pack_pairs(const RowSource& rows, Index k, bool is_signed, std::byte* out,
+                       std::int32_t* products) noexcept {
   if (is_signed) {
-    pack_pairs_of<true>(rows, k, out);
+    pack_pairs_of<true>(rows, k, out, products);
   } else {
-    pack_pairs_of<false>(rows, k, out);
+    pack_pairs_of<false>(rows, k, out, products);
   }
 }
 
@@ -190,7 +205,8 @@ inline void widen(const std::byte* panel, Index quads, std::byte* out) noexcept 
 
 #else  // HWY_TARGET == HWY_SCALAR
 
-inline void pack_pairs(const RowSource& rows, Index k, bool is_signed, std::byte* out) noexcept {
+inline void pack_pairs(const RowSource& rows, Index k, bool is_signed, std::byte* out,
+                       std::int32_t* /*products*/) noexcept {
   auto* to = reinterpret_cast<std::int16_t*>(out);
   for (Index at = 0; at < k; at += 4) {
     for (Index r = 0; r < rows.rows; ++r) {
@@ -222,34 +238,6 @@ inline void pack_words(const RowSource& rows, Index bytes, std::uint32_t flip,
 inline void widen(const std::byte*, Index, std::byte*) noexcept {}  // the scalar tile reads bytes
 
 #endif
-
-inline std::int32_t neighbour_products(const std::byte* row, Index k, bool is_signed) noexcept {
-  std::uint32_t sum = 0;
-  Index i = 0;
-#if HWY_TARGET != HWY_SCALAR
-  const D32 d;
-  const D16 d16;
-  const Index bytes = static_cast<Index>(hn::Lanes(d)) * 4;
-  auto s0 = hn::Zero(d), s1 = hn::Zero(d);
-  for (; i + bytes <= k; i += bytes) {
-    const auto x = hn::BitCast(d16, hn::LoadU(d, reinterpret_cast<const std::int32_t*>(row + i)));
-    if (is_signed) {
-      s0 = hn::ReorderWidenMulAccumulate(d, even_bytes<true>(d16, x), odd_bytes<true>(d16, x), s0,
-                                         s1);
-    } else {
-      s0 = hn::ReorderWidenMulAccumulate(d, even_bytes<false>(d16, x), odd_bytes<false>(d16, x), s0,
-                                         s1);
-    }
-  }
-  sum = static_cast<std::uint32_t>(hn::GetLane(hn::SumOfLanes(d, hn::Add(s0, s1))));
-#endif
-  const auto at = [&](Index j) {
-    return is_signed ? int{static_cast<std::int8_t>(row[j])}
-                     : int{static_cast<std::uint8_t>(row[j])};
-  };
-  for (; i + 2 <= k; i += 2) sum += static_cast<std::uint32_t>(at(i) * at(i + 1));
-  return static_cast<std::int32_t>(sum);
-}
 
 inline std::int32_t row_sum(const std::byte* row, Index k, bool is_signed) noexcept {
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(row);

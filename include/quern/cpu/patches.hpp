@@ -103,6 +103,9 @@ class Patches {
                   std::byte* to) const {
     const Index channels = p_.group_inputs(), bytes = element_bytes();
     const Index x = position(2, o[2], 0);
+    if (size == line_ * phase_.taps[0] * phase_.taps[1] && is_inside(o)) {
+      return copy_lines(image, position(0, o[0], 0), position(1, o[1], 0), x, to);
+    }
     // Of each line: what is inside the image.
     const Index begin = x < 0 ? -x * channels : 0;
     const Index inside = a_.extent[2] - x < phase_.taps[2] ? a_.extent[2] - x : phase_.taps[2];
@@ -122,6 +125,40 @@ class Patches {
       size -= count;
     }
   }
+  /// Whether all taps of an output position are inside the image.
+  bool is_inside(const Spatial& o) const {
+    for (std::size_t d = 0; d < 3; ++d) {
+      const Index begin = position(d, o[d], 0), end = position(d, o[d], phase_.taps[d] - 1);
+      if (begin < 0 || end >= a_.extent[d]) return false;
+    }
+    return true;
+  }
+
+  /// All rows of the kernel, from this position on.
+  void copy_lines(const std::byte* image, Index z, Index y, Index x, std::byte* to) const {
+    const Index bytes = element_bytes(), line = line_ * bytes;
+    const Index plane = phase_.dilation[0] * a_.strides[0] * bytes,
+                row = phase_.dilation[1] * a_.strides[1] * bytes;
+    const auto each = [&](const auto& copy_line) {
+      image += (z * a_.strides[0] + y * a_.strides[1] + x * a_.strides[2]) * bytes;
+      for (Index i = 0; i < phase_.taps[0]; ++i, image += plane) {
+        const std::byte* from = image;
+        for (Index j = 0; j < phase_.taps[1]; ++j, from += row, to += line) copy_line(from);
+      }
+    };
+    // A few channels of a few pixels: two moves that overlap.
+    if (line >= 16 && line <= 32) {
+      return each([&](const std::byte* from) {
+        std::byte first[16], last[16];
+        std::memcpy(first, from, 16);
+        std::memcpy(last, from + line - 16, 16);
+        std::memcpy(to, first, 16);
+        std::memcpy(to + line - 16, last, 16);
+      });
+    }
+    each([&](const std::byte* from) { copy(to, from, line); });
+  }
+
   static Index within(Index x, Index low, Index high) {
     return x < low ? low : x < high ? x : high;
   }

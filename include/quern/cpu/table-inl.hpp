@@ -62,6 +62,7 @@ void set_sums_tiles(Idiom& idiom) {
 inline Kernels make_kernels(bool dot) {
   Kernels k = {};
   k.target = hwy::TargetName(HWY_TARGET);
+  k.target_bit = HWY_TARGET;
   k.pairs.form = k.few.form = RowForm::s16_pairs;
   k.f32.name = "f32";
   k.f32.form = RowForm::f32;
@@ -127,7 +128,6 @@ inline Kernels make_kernels(bool dot) {
   k.widen = &widen;
   k.pack_pairs = &pack_pairs;
   k.pack_words = &pack_words;
-  k.neighbour_products = &neighbour_products;
   k.row_sum = &row_sum;
   k.largest = &largest;
   k.quantize_row = &quantize_row;

@@ -35,20 +35,21 @@ namespace cpu {
 class Winograd {
  public:
   /// Whether it can be used, and is faster for images of some size: 3 x 3, dense, stride 1, input
-  /// channels in sixteens.
+  /// channels in sixteens. Along the depth kernels are as they are: planes that an output meets are
+  /// so many more channels.
   static bool suits(const Kernels& kernels, const ConvProblem& p) {
     return kernels.winograd.name != nullptr && is_int8(p.a) && is_int8(p.b) && p.groups == 1 &&
-           p.kernel == Spatial{1, 3, 3} && p.stride == Spatial{1, 1, 1} &&
-           p.dilation == Spatial{1, 1, 1} && p.pad_begin[0] == 0 && p.pad_end[0] == 0 &&
+           p.kernel[0] <= 16 && p.kernel[1] == 3 && p.kernel[2] == 3 && p.stride[1] == 1 &&
+           p.stride[2] == 1 && p.dilation[1] == 1 && p.dilation[2] == 1 &&
            p.in_channels % 16 == 0 && p.in_channels > 0 && p.out_channels >= 16;
   }
 
-  /// Of a problem that suits, with weights (out channel, 9, in channel); `gemm` is its direct form.
-  /// Empty if memory runs out.
+  /// Of a problem that suits, with weights (out channel, taps, in channel); `gemm` is its direct
+  /// form. Empty if memory runs out.
   static std::optional<Winograd> make(const Kernels& kernels, const ConvProblem& p,
                                       const std::byte* weights, const Gemm& gemm) {
     // With fewer channels, counting the products of neighbours takes longer than it saves.
-    const bool sums = kernels.winograd_sums.name != nullptr && p.in_channels >= 64;
+    const bool sums = kernels.winograd_sums.name != nullptr && p.kernel[0] * p.in_channels >= 64;
     const Idiom& idiom = sums ? kernels.winograd_sums : kernels.winograd;
     auto prepared = WinogradWeights::make(kernels, idiom, p, weights);
     if (!prepared) return {};
@@ -72,7 +73,7 @@ class Winograd {
            Carver::bytes<std::int32_t>(step_ * most_tiles() * 16 * kPanel) +
            Carver::bytes<std::int16_t>(step_ * weights_.scratch()) +
            Carver::bytes<std::int32_t>(products_size(most_tiles())) +
-           Carver::bytes<std::byte>(kPositions * channels_);
+           Carver::bytes<std::byte>(kPositions * inputs_);
   }
 
   /// A validated call; `memory` is aligned and has worker_bytes() for each worker. `c` and
@@ -118,9 +119,13 @@ class Winograd {
         idiom_(&idiom),
         gemm_(gemm),
         weights_(std::move(weights)),
-        channels_(p.in_channels),
+        inputs_(p.in_channels),
+        channels_(p.kernel[0] * p.in_channels),
         panels_(divide_up(p.out_channels, kPanel)),
-        pad_{p.pad_begin[1], p.pad_begin[2]},
+        kernel_(p.kernel),
+        stride_(p.stride),
+        dilation_(p.dilation),
+        pad_(p.pad_begin),
         padding_(WinogradWeights::padding(p)),
         step_(idiom.tiles[0].panels) {}
 
@@ -170,7 +175,7 @@ class Winograd {
       sums_ = carver.take<std::int32_t>(w.step_ * tiles_ * 16 * kPanel);
       u_ = carver.take<std::int16_t>(w.step_ * w.weights_.scratch());
       products_ = carver.take<std::int32_t>(w.products_size(tiles_));
-      stage_ = carver.take<std::byte>(kPositions * w.channels_);
+      stage_ = carver.take<std::byte>(kPositions * w.inputs_);
     }
 
     void run() {
@@ -188,36 +193,46 @@ class Winograd {
     }
 
    private:
+    /// Of the planes of the image that the kernel meets.
     void transform_input(Index t) const {
       const ConstImageView& a = call_.args.a;
       const Index image = image0_ + t / columns_ / rows_;
-      const Index y0 = y0_ + t / columns_ % rows_ * kTile - w_.pad_[0],
-                  x0 = x0_ + t % columns_ * kTile - w_.pad_[1];
+      const auto* base = static_cast<const std::byte*>(a.data) + image / out_[0] * a.batch_stride;
+      for (Index k = 0; k < w_.kernel_[0]; ++k) {
+        const Index z = image % out_[0] * w_.stride_[0] + k * w_.dilation_[0] - w_.pad_[0];
+        const bool is_inside = z >= 0 && z < a.extent[0];
+        transform_plane(is_inside ? base + z * a.strides[0] : nullptr, t,
+                        v_ + t * w_.channels_ + k * w_.inputs_);
+      }
+    }
+
+    void transform_plane(const std::byte* plane, Index t, std::int16_t* v) const {
+      const ConstImageView& a = call_.args.a;
+      const Index y0 = y0_ + t / columns_ % rows_ * kTile - w_.pad_[1],
+                  x0 = x0_ + t % columns_ * kTile - w_.pad_[2];
       const std::byte* pixels[kPositions];
-      const auto* base = static_cast<const std::byte*>(a.data) +
-                         image / a.extent[0] * a.batch_stride + image % a.extent[0] * a.strides[0];
       // Columns [first, last) of the tile are inside the image.
       const Index first = x0 < 0 ? -x0 : 0, last = least(6, a.extent[2] - x0);
       for (Index i = 0; i < 6; ++i) {
         const Index y = y0 + i;
-        const bool is_inside = y >= 0 && y < a.extent[1] && first < last;
+        const bool is_inside = plane != nullptr && y >= 0 && y < a.extent[1] && first < last;
         const std::byte* row =
-            is_inside ? base + y * a.strides[1] + (x0 + first) * a.strides[2] : nullptr;
+            is_inside ? plane + y * a.strides[1] + (x0 + first) * a.strides[2] : nullptr;
         Index step = a.strides[2];
         if (is_inside && a.channel_stride != 1) {
-          std::byte* stage = stage_ + i * 6 * w_.channels_;
-          quern::cpu::detail::copy_elements<std::uint8_t>(
-              row, step, a.channel_stride, stage, w_.channels_, 1, last - first, w_.channels_);
+          std::byte* stage = stage_ + i * 6 * w_.inputs_;
+          quern::cpu::detail::copy_elements<std::uint8_t>(row, step, a.channel_stride, stage,
+                                                          w_.inputs_, 1, last - first, w_.inputs_);
           row = stage;
-          step = w_.channels_;
+          step = w_.inputs_;
         }
         for (Index j = 0; j < 6; ++j) {
           const bool inside = is_inside && j >= first && j < last;
           pixels[i * 6 + j] = inside ? row + (j - first) * step : nullptr;
         }
       }
-      w_.kernels_->winograd_input(pixels, a.type == DType::s8, w_.padding_, w_.channels_,
-                                  v_ + t * w_.channels_, w_.v_size(tiles_));
+      w_.kernels_->winograd_input(pixels, a.type == DType::s8, w_.padding_, w_.inputs_, v,
+                                  w_.v_size(tiles_));
     }
 
     void count_products() const {
@@ -340,8 +355,8 @@ class Winograd {
   const Idiom* idiom_;
   Gemm gemm_;  // its problem has the padded arrays of the epilogue
   WinogradWeights weights_;
-  Index channels_, panels_;
-  Index pad_[2];
+  Index inputs_, channels_, panels_;  // channels: of all planes that an output meets
+  Spatial kernel_, stride_, dilation_, pad_;
   std::int32_t padding_;
   Index step_;
 };

@@ -19,7 +19,8 @@ class WinogradWeights {
  public:
   static constexpr Index kTaps = 9, kPositions = 36;
 
-  /// Of weights (out channel, 9, in channel). Empty if memory runs out.
+  /// Of weights (out channel, depth, 9, in channel). Channels are (depth, in channel) from here on.
+  /// Empty if memory runs out.
   static std::optional<WinogradWeights> make(const Kernels& kernels, const Idiom& idiom,
                                              const ConvProblem& p, const std::byte* weights) {
     WinogradWeights w(kernels, p);
@@ -85,7 +86,7 @@ class WinogradWeights {
   static constexpr Index kPad = 32;
 
   WinogradWeights(const Kernels& kernels, const ConvProblem& p)
-      : kernels_(&kernels), channels_(p.in_channels), is_signed_(p.b == DType::s8) {}
+      : kernels_(&kernels), channels_(p.kernel[0] * p.in_channels), is_signed_(p.b == DType::s8) {}
 
   static std::shared_ptr<AlignedBuffer> allocate(Index bytes) {
     auto buffer = std::make_shared<AlignedBuffer>(static_cast<std::size_t>(bytes));
@@ -101,7 +102,7 @@ class WinogradWeights {
   /// Returns, of every 16 channels, the largest sum of magnitudes in any output channel.
   static std::vector<Index> copy(const ConvProblem& p, const std::byte* weights,
                                  AlignedBuffer& base, AlignedBuffer& zeros, AlignedBuffer& g) {
-    const Index channels = p.in_channels;
+    const Index inputs = p.in_channels, channels = p.kernel[0] * inputs;
     const Step& first = p.epilogue.steps[0];
     const bool has_bias = p.epilogue.count > 0 && first.kind == Step::Kind::bias_s32;
     std::vector<Index> largest(static_cast<std::size_t>(channels / 16));
@@ -118,7 +119,8 @@ class WinogradWeights {
         if (c % 16 == 0) magnitudes = 0;
         const Index pair = j / kPanel * (channels / 2) + c / 2;
         for (Index t = 0; t < kTaps; ++t) {
-          const std::byte w = weights[(j * kTaps + t) * channels + c];
+          const Index plane = j * p.kernel[0] + c / inputs;
+          const std::byte w = weights[(plane * kTaps + t) * inputs + c % inputs];
           const std::int32_t x = (p.b == DType::s8 ? std::int32_t{static_cast<std::int8_t>(w)}
                                                    : std::int32_t{static_cast<std::uint8_t>(w)}) -
                                  zb;
