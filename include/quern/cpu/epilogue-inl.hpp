@@ -173,6 +173,18 @@ HWY_INLINE void for_each_row(const Output& o, const void* acc, Index rows, Index
 
 #if QUERN_FIXED_SIZE
 
+/// What clamps from step `first` on amount to; false if there are other steps. Clamps after clamps
+/// are one, between what they make of the least and of the greatest.
+inline bool fold_clamps(const Output& o, Index first, float& low, float& high) {
+  using K = Step::Kind;
+  for (Index s = first; s < o.step_count; ++s) {
+    if (o.steps[s].kind != K::relu && o.steps[s].kind != K::clamp) return false;
+    low = quern::apply(o.steps[s], low, 0, 0, {});
+    high = quern::apply(o.steps[s], high, 0, 0, {});
+  }
+  return true;
+}
+
 /// The epilogue that most layers have, one scale and clamps, into 8 bits: whether it is this one,
 /// and what the clamps amount to.
 struct Requantization {
@@ -180,20 +192,14 @@ struct Requantization {
   float low = -1024.0f, high = 1024.0f;  // beyond the range of any 8-bit result
 
   explicit Requantization(const Output& o) {
-    using K = Step::Kind;
-    if (!o.integer || !is_int8(o.type) || o.step_count == 0 || o.steps[0].kind != K::scale ||
-        o.row_factor != nullptr || o.row_sum != nullptr || o.dynamic_scale != nullptr) {
+    if (!o.integer || !is_int8(o.type) || o.step_count == 0 ||
+        o.steps[0].kind != Step::Kind::scale || o.row_factor != nullptr || o.row_sum != nullptr ||
+        o.dynamic_scale != nullptr) {
       return;
     }
-    // Clamps after clamps are one, between what they make of the least and of the greatest.
-    for (Index s = 1; s < o.step_count; ++s) {
-      if (o.steps[s].kind != K::relu && o.steps[s].kind != K::clamp) return;
-      low = quern::apply(o.steps[s], low, 0, 0, {});
-      high = quern::apply(o.steps[s], high, 0, 0, {});
-    }
+    suits = fold_clamps(o, 1, low, high);
     low = low < -1024.0f ? -1024.0f : low > 1024.0f ? 1024.0f : low;
     high = high < -1024.0f ? -1024.0f : high > 1024.0f ? 1024.0f : high;
-    suits = true;
   }
 };
 
@@ -215,6 +221,71 @@ HWY_INLINE void store_bytes(const V32* q, T* to) {
   }
 #endif
 }
+
+/// Saturates to half the bits: in each block of 128 of the result, those of a and of b.
+HWY_INLINE V16 narrow(V32 a, V32 b) { return hn::ReorderDemote2To(D16(), a, b); }
+HWY_INLINE hn::Vec<D8> narrow(V16 a, V16 b) {
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+  return hn::Vec<D8>{_mm512_packs_epi16(a.raw, b.raw)};
+#elif HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+  return hn::Vec<D8>{_mm256_packs_epi16(a.raw, b.raw)};
+#else
+  const hn::Half<D8> half;
+  return hn::Combine(D8(), hn::DemoteTo(half, b), hn::DemoteTo(half, a));
+#endif
+}
+
+/// Makes sums 8-bit numbers, the same bits as finish(), where all scales are below 1: products fit
+/// the conversion to 32 bits then, and bounds can be those of bytes, for rounding keeps the order.
+class Requantizer {
+ public:
+  Requantizer(const Output& o, const Requantization& r) {
+    const bool is_signed = o.type == DType::s8;
+    const std::int32_t zero_point = is_signed ? o.zero_point : o.zero_point - 128;
+    const auto byte = [&](float bound) {
+      const std::int32_t q = static_cast<std::int32_t>(std::nearbyint(bound)) + zero_point;
+      return q < -128 ? -128 : q > 127 ? 127 : q;
+    };
+    for (std::int16_t& z : zero_point_) z = static_cast<std::int16_t>(zero_point);
+    std::memset(low_, byte(r.low), 64);
+    std::memset(high_, byte(r.high), 64);
+    std::memset(flip_, is_signed ? 0 : 0x80, 64);
+  }
+
+  HWY_INLINE V32 round(V32 sum, VF scale) const {
+    const VF x = hn::Mul(hn::ConvertTo(DF(), sum), scale);
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+    return V32{_mm512_cvtps_epi32(x.raw)};
+#elif HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+    return V32{_mm256_cvtps_epi32(x.raw)};
+#else
+    return hn::NearestInt(x);
+#endif
+  }
+
+  /// Four vectors as bytes, one after the other.
+  HWY_INLINE hn::Vec<D8> bytes(const V32* q) const {
+    constexpr int kBlocks = static_cast<int>(hn::MaxLanes(D32())) / 4;
+    const D16 d16;
+    const D8 d8;
+    const auto zero_point = hn::Load(d16, zero_point_);
+    const auto a = hn::SaturatedAdd(narrow(q[0], q[1]), zero_point),
+               b = hn::SaturatedAdd(narrow(q[2], q[3]), zero_point);
+    auto bytes = hn::Min(hn::Max(narrow(a, b), hn::Load(d8, low_)), hn::Load(d8, high_));
+    bytes = hn::Xor(bytes, hn::Load(d8, flip_));
+    if constexpr (kBlocks > 1) {  // narrowing keeps to blocks of 128 bits
+      alignas(64) std::int32_t order[4 * kBlocks];
+      QUERN_UNROLL for (int i = 0; i < 4 * kBlocks; ++i) order[i] = i % kBlocks * 4 + i / kBlocks;
+      bytes = hn::BitCast(
+          d8, hn::TableLookupLanes(hn::BitCast(D32(), bytes), hn::SetTableIndices(D32(), order)));
+    }
+    return bytes;
+  }
+
+ private:
+  alignas(64) std::int16_t zero_point_[32];
+  alignas(64) std::int8_t low_[64], high_[64], flip_[64];
+};
 
 /// The same bits as finish(), with what is the same for all rows in registers.
 template <class T, bool kRowBase>

@@ -4,6 +4,4 @@
 #include "quern/cpu/nibbles-inl.hpp"
 #include "quern/cpu/pack-inl.hpp"
 #include "quern/cpu/epilogue-inl.hpp"
-#include "quern/cpu/winograd-inl.hpp"
-#include "quern/cpu/depthwise-inl.hpp"
 #include "quern/cpu/table-inl.hpp"

@@ -83,22 +83,6 @@ struct RowSource {
   Index rows;
 };
 
-/// Pixels whose channels are contiguous 8-bit numbers.
-struct PixelRow {
-  const std::byte* data;
-  Index pixel;  ///< bytes from one to the next
-};
-
-/// A row of output positions of a depthwise convolution, 16 channels of it.
-struct DepthwiseRow {
-  const std::byte* const* lines;  ///< word of channel c of column x at line + (x * 16 + c) * 4
-  Index line_count;
-  Index taps;                ///< of each line
-  Index tap_bytes;           ///< from one to the next
-  Index position_bytes;      ///< from one output position to the next
-  const std::byte* weights;  ///< (line, tap, 16) words
-};
-
 /// A finished block of accumulators and where it goes.
 struct Output {
   const Step* steps = nullptr;  ///< without the s32 bias, which is part of `base`
@@ -122,38 +106,12 @@ struct Output {
 struct Kernels {
   const char* target;       ///< Highway's name, e.g. "AVX2"
   std::int64_t target_bit;  ///< of HWY_TARGETS; finds the target's other families of kernels
-  Idiom pairs;         ///< 16-bit products, B widened beforehand: many rows
-  Idiom few;           ///< exact for any weights, B as it is: few rows
-  Idiom proven;        ///< quads with 16-bit pair sums: exact only if the weights prove it
-  Idiom quads;         ///< quads with 32-bit sums: exact always
+  Idiom pairs;              ///< 16-bit products, B widened beforehand: many rows
+  Idiom few;                ///< exact for any weights, B as it is: few rows
+  Idiom proven;             ///< quads with 16-bit pair sums: exact only if the weights prove it
+  Idiom quads;              ///< quads with 32-bit sums: exact always
   Idiom f32;
-  Idiom winograd_sums;  ///< the same by Winograd's inner product, for many channels
-  Idiom winograd;       ///< 16-bit products, B widened and packed as words of k and k+1
 
-  /// G g G^T of pairs of input channels: g (words, 9, 16, 2), s8 or u8, less zero_points (16, 2);
-  /// position q of the result, (words, 16, 2), at u + q * step.
-  void (*winograd_weights)(const std::byte* g, bool is_signed, const std::int16_t* zero_points,
-                           Index words, std::int16_t* u, Index step) noexcept;
-  /// B^T d B of the 36 pixels of a tile, s8, or u8 less 128 (null: `padding`); position q of the
-  /// result at v + q * step. channels: a multiple of 16.
-  void (*winograd_input)(const std::byte* const* pixels, bool is_signed, std::int32_t padding,
-                         Index channels, std::int16_t* v, Index step) noexcept;
-  /// A^T m A of 16 columns, descaled; m: position q at m + q * step. Pixel (i, j) of the 4 x 4 goes
-  /// to out + i * row + j * 16, or is added to what is there.
-  void (*winograd_output)(const std::int32_t* m, Index step, std::int32_t* out, Index row,
-                          bool add) noexcept;
-  /// Makes a line of shorts of two rows of `count` pixels, at least 16 channels each.
-  void (*pair_lines)(const PixelRow& first, const PixelRow& second, Index count, bool is_signed,
-                     std::byte* to) noexcept;
-  /// Sums (positions, 16), modulo 2^32; `float`: of lines of floats, taps in order.
-  void (*depthwise)(const DepthwiseRow& row, Index positions, void* sums) noexcept;
-  void (*depthwise_float)(const DepthwiseRow& row, Index positions, void* sums) noexcept;
-  /// If Idiom::row_products: less the sum of v[0] v[2] + v[1] v[3] + v[4] v[6] + ... of `channels`
-  /// shorts, of rows `step` apart.
-  void (*winograd_row_products)(const std::int16_t* v, Index rows, Index step, Index channels,
-                                std::int32_t* out) noexcept;
-  /// The same of 16 columns, (words, 16, 2).
-  void (*winograd_column_products)(const std::int16_t* u, Index words, std::int32_t* out) noexcept;
   /// Expands `quads` quads of an s8 panel to 16 bits: (quads, 2, 16) words.
   void (*widen)(const std::byte* panel, Index quads, std::byte* out) noexcept;
   /// Packs rows of 8-bit elements, k of them, padded with zero bits to whole quads. If products is

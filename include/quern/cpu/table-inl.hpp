@@ -104,27 +104,6 @@ inline Kernels make_kernels(bool dot) {
   }
 #endif
   (void)dot;
-#if QUERN_FIXED_SIZE
-  k.winograd.name = "winograd_f4x4_3x3";
-  k.winograd.form = RowForm::s16_words;
-  dot ? set_tiles<MacWideDot>(k.winograd) : set_tiles<MacWide>(k.winograd);
-#if QUERN_HAVE_SUMS
-  if (!dot) {
-    k.winograd_sums = k.winograd;
-    k.winograd_sums.row_products = true;
-    k.winograd_sums.words = 2;
-    set_sums_tiles<MacWideSums>(k.winograd_sums);
-    k.winograd_row_products = &winograd_row_products;
-    k.winograd_column_products = &winograd_column_products;
-  }
-#endif
-  k.winograd_weights = &winograd_weights;
-  k.winograd_input = &winograd_input;
-  k.winograd_output = &winograd_output;
-#endif
-  k.pair_lines = &pair_lines;
-  k.depthwise = &depthwise<false>;
-  k.depthwise_float = &depthwise<true>;
   k.widen = &widen;
   k.pack_pairs = &pack_pairs;
   k.pack_words = &pack_words;

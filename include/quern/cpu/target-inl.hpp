@@ -1,12 +1,6 @@
 // Fragment, compiled per target: what the other fragments share.
+#include "quern/cpu/target_macros-inl.hpp"
 HWY_BEFORE_NAMESPACE();
-#undef QUERN_FIXED_SIZE  // vectors of unknown length cannot be array elements
-#if HWY_TARGET == HWY_SCALAR || HWY_HAVE_SCALABLE || \
-    (defined(HWY_TARGET_IS_SVE) && HWY_TARGET_IS_SVE)
-#define QUERN_FIXED_SIZE 0
-#else
-#define QUERN_FIXED_SIZE 1
-#endif
 namespace quern {
 inline namespace QUERN_ABI {
 namespace cpu {

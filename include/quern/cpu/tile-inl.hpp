@@ -4,7 +4,6 @@
 //
 // Does not: allocate, branch on data, read past a panel.
 HWY_BEFORE_NAMESPACE();
-#undef QUERN_HAVE_SUMS
 namespace quern {
 inline namespace QUERN_ABI {
 namespace cpu {
@@ -86,8 +85,7 @@ struct MacPairsStream : MacPairs {
   }
 };
 
-#if HWY_TARGET == HWY_AVX2
-#define QUERN_HAVE_SUMS 1
+#if QUERN_HAVE_SUMS
 /// Winograd's inner product ("A new algorithm for inner product", 1968): with a, b even and a', b'
 /// odd,
 ///   sum of (a + b')(a' + b) = sum of (a b + a' b') + sum of a a' + sum of b b',
@@ -129,30 +127,9 @@ struct MacSums {
   }
   static HWY_INLINE V32 total(V32 sum, V32) { return sum; }
 };
-#else
-#define QUERN_HAVE_SUMS 0
 #endif
 
 #endif  // HWY_TARGET != HWY_SCALAR
-
-// Quads: u8 x s8 on x86, s8 x s8 on Arm.
-#undef QUERN_HAVE_PROVEN
-#undef QUERN_HAVE_QUADS
-#if HWY_ARCH_X86 && HWY_TARGET != HWY_EMU128 && HWY_TARGET <= HWY_SSSE3
-#define QUERN_HAVE_PROVEN 1
-#else
-#define QUERN_HAVE_PROVEN 0
-#endif
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-#define QUERN_HAVE_QUADS 1
-#elif HWY_ARCH_ARM_A64 && HWY_HAVE_SCALABLE
-#define QUERN_HAVE_QUADS 1
-#elif HWY_ARCH_ARM_A64 && HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR && \
-    (defined(__ARM_FEATURE_DOTPROD) || (defined(HWY_NEON_BF16) && HWY_TARGET == HWY_NEON_BF16))
-#define QUERN_HAVE_QUADS 1
-#else
-#define QUERN_HAVE_QUADS 0
-#endif
 
 #if QUERN_HAVE_PROVEN || QUERN_HAVE_QUADS
 
@@ -359,7 +336,6 @@ void tile(const Rows& rows, const std::byte* HWY_RESTRICT b, Index b_panel, Inde
 #endif
 
 #if HWY_TARGET == HWY_SCALAR
-#define QUERN_HAVE_SUMS 0
 /// One row without vectors: the same contract in plain C++, from 8-bit panels.
 inline void tile_pairs_scalar(const Rows& a, const std::byte* b, Index, Index groups,
                               const Sums& sums) noexcept {

@@ -38,9 +38,9 @@ class Winograd {
   /// channels in sixteens. Along the depth kernels are as they are: planes that an output meets are
   /// so many more channels.
   static bool suits(const Kernels& kernels, const ConvProblem& p) {
-    return kernels.winograd.name != nullptr && is_int8(p.a) && is_int8(p.b) && p.groups == 1 &&
-           p.kernel[0] <= 16 && p.kernel[1] == 3 && p.kernel[2] == 3 && p.stride[1] == 1 &&
-           p.stride[2] == 1 && p.dilation[1] == 1 && p.dilation[2] == 1 &&
+    return conv_kernels_for(kernels).winograd.name != nullptr && is_int8(p.a) && is_int8(p.b) &&
+           p.groups == 1 && p.kernel[0] <= 16 && p.kernel[1] == 3 && p.kernel[2] == 3 &&
+           p.stride[1] == 1 && p.stride[2] == 1 && p.dilation[1] == 1 && p.dilation[2] == 1 &&
            p.in_channels % 16 == 0 && p.in_channels > 0 && p.out_channels >= 16;
   }
 
@@ -49,9 +49,10 @@ class Winograd {
   static std::optional<Winograd> make(const Kernels& kernels, const ConvProblem& p,
                                       const std::byte* weights, const Gemm& gemm) {
     // With fewer channels, counting the products of neighbours takes longer than it saves.
-    const bool sums = kernels.winograd_sums.name != nullptr && p.kernel[0] * p.in_channels >= 64;
-    const Idiom& idiom = sums ? kernels.winograd_sums : kernels.winograd;
-    auto prepared = WinogradWeights::make(kernels, idiom, p, weights);
+    const ConvKernels& own = conv_kernels_for(kernels);
+    const bool sums = own.winograd_sums.name != nullptr && p.kernel[0] * p.in_channels >= 64;
+    const Idiom& idiom = sums ? own.winograd_sums : own.winograd;
+    auto prepared = WinogradWeights::make(own, idiom, p, weights);
     if (!prepared) return {};
     return Winograd(kernels, idiom, p, gemm, std::move(*prepared));
   }
@@ -116,6 +117,7 @@ class Winograd {
   Winograd(const Kernels& kernels, const Idiom& idiom, const ConvProblem& p, const Gemm& gemm,
            WinogradWeights weights)
       : kernels_(&kernels),
+        conv_(&conv_kernels_for(kernels)),
         idiom_(&idiom),
         gemm_(gemm),
         weights_(std::move(weights)),
@@ -231,8 +233,8 @@ class Winograd {
           pixels[i * 6 + j] = inside ? row + (j - first) * step : nullptr;
         }
       }
-      w_.kernels_->winograd_input(pixels, a.type == DType::s8, w_.padding_, w_.inputs_, v,
-                                  w_.v_size(tiles_));
+      w_.conv_->winograd_input(pixels, a.type == DType::s8, w_.padding_, w_.inputs_, v,
+                               w_.v_size(tiles_));
     }
 
     void count_products() const {
@@ -241,8 +243,8 @@ class Winograd {
       for (Index c = 0; c < w_.channels_; c += w_.weights_.slice()) {
         const Index size = least(w_.weights_.slice(), w_.channels_ - c);
         for (Index q = 0; q < kPositions; ++q, to += tiles_) {
-          w_.kernels_->winograd_row_products(v_ + q * w_.v_size(tiles_) + c, tiles_, w_.channels_,
-                                             size, to);
+          w_.conv_->winograd_row_products(v_ + q * w_.v_size(tiles_) + c, tiles_, w_.channels_,
+                                          size, to);
         }
       }
     }
@@ -305,8 +307,8 @@ class Winograd {
         std::int32_t* sums = sums_ + i * tiles_ * 16 * kPanel;
         for (Index t = 0; t < tiles_; ++t) {
           const Index pixel = t / columns_ * kTile * line + t % columns_ * kTile;
-          w_.kernels_->winograd_output(m + t * kPanel, m_size(tiles_), sums + pixel * kPanel,
-                                       line * kPanel, add);
+          w_.conv_->winograd_output(m + t * kPanel, m_size(tiles_), sums + pixel * kPanel,
+                                    line * kPanel, add);
         }
       }
     }
@@ -352,6 +354,7 @@ class Winograd {
   };
 
   const Kernels* kernels_;
+  const ConvKernels* conv_;
   const Idiom* idiom_;
   Gemm gemm_;  // its problem has the padded arrays of the epilogue
   WinogradWeights weights_;

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "quern/core/memory.hpp"
-#include "quern/cpu/kernels.hpp"
+#include "quern/cpu/conv_kernels.hpp"
 #include "quern/ops/conv.hpp"
 
 namespace quern {
@@ -21,7 +21,7 @@ class WinogradWeights {
 
   /// Of weights (out channel, depth, 9, in channel). Channels are (depth, in channel) from here on.
   /// Empty if memory runs out.
-  static std::optional<WinogradWeights> make(const Kernels& kernels, const Idiom& idiom,
+  static std::optional<WinogradWeights> make(const ConvKernels& kernels, const Idiom& idiom,
                                              const ConvProblem& p, const std::byte* weights) {
     WinogradWeights w(kernels, p);
     const Index panels = divide_up(p.out_channels, kPanel);
@@ -85,7 +85,7 @@ class WinogradWeights {
   /// transform would take ten times as long.
   static constexpr Index kPad = 32;
 
-  WinogradWeights(const Kernels& kernels, const ConvProblem& p)
+  WinogradWeights(const ConvKernels& kernels, const ConvProblem& p)
       : kernels_(&kernels), channels_(p.kernel[0] * p.in_channels), is_signed_(p.b == DType::s8) {}
 
   static std::shared_ptr<AlignedBuffer> allocate(Index bytes) {
@@ -190,7 +190,7 @@ class WinogradWeights {
     return true;
   }
 
-  const Kernels* kernels_;
+  const ConvKernels* kernels_;
   Index channels_;
   bool is_signed_;
   Index slice_ = 16;
