@@ -2,6 +2,7 @@
 #pragma once
 
 #include "layers.hpp"
+#include "quern/sim/conv.hpp"
 #include "quern/sim/presets.hpp"
 #include "quern/sim/sim.hpp"
 #include "quern/sim/text.hpp"
@@ -22,20 +23,9 @@ struct Cost {
   }
 };
 
-/// The simulator's report of a layer: of a product for each group, whose rows are the output
-/// positions and whose columns the group's output channels. Patches that overlap count in full, so
-/// that depthwise layers cost more than on a chip that slides over the image.
+/// The simulator's report of a layer.
 inline Result<sim::Report> estimate(const sim::Backend& chip, const Layer& layer) {
-  const ConvProblem& p = layer.shape;
-  const float scale = 1;  // as costly as one for each channel
-  const quern::GemmProblem product{.n = p.group_outputs(),
-                                   .k = p.taps() * p.group_inputs(),
-                                   .batch = p.groups,
-                                   .a = p.a,
-                                   .b = p.b,
-                                   .c = p.c,
-                                   .epilogue = {quern::epilogue::scale({&scale, 1})}};
-  return sim::estimate(chip, product, layer.positions(), p.groups);
+  return sim::estimate(chip, layer.problem(), layer.extent, 1);
 }
 
 inline Result<Cost> cost_of(const sim::Backend& chip, const Layer& layer) {

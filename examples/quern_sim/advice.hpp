@@ -105,6 +105,7 @@ class Adviser {
     Layer twice = layer_;
     twice.m *= 2;
     if (twice.m > kMostExtent) return;
+    if (twice.conv) twice.conv->images *= 2;
     consider(sim::format("twice the rows, m = %lld (time and energy of each row)",
                          static_cast<long long>(twice.m)),
              chip_, twice, 2);

@@ -70,6 +70,14 @@ inline bool parse_field(std::string_view text, sim::FoldModel& field, const sim:
   field = text == "drain" ? sim::FoldModel::drain : sim::FoldModel::overlap;
   return text == name(field);
 }
+inline bool parse_field(std::string_view text, sim::ConvDataflow& field, const sim::Rule&) {
+  for (const sim::ConvDataflow d : sim::kConvDataflows) {
+    if (text != name(d)) continue;
+    field = d;
+    return true;
+  }
+  return false;
+}
 
 /// Any field of a chip by its key; `array` and `dataflow` for short.
 inline Error set_field(sim::Chip& chip, const Change& change) {

@@ -1,21 +1,25 @@
-// Networks: lists of products.
+// Networks: lists of products and convolutions (conv.hpp).
 //
-//   # name        MxNxK         count  types
-//   attention_q   128x384x384   6      u8s8s32
+//   # name        MxNxK or CONV          count  types
+//   attention_q   128x384x384            6      u8s8s32
+//   conv2_3x3     56x56x64:64:k3:p1      3
 #pragma once
 
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "conv.hpp"
 #include "options.hpp"
 
 namespace tool {
 
 struct Layer {
   std::string name;
-  Index m = 0, n = 0, k = 0, batch = 1;
+  Index m = 0, n = 0, k = 0, batch = 1;  // a convolution's: of a group
+  std::optional<Convolution> conv;
   Index count = 1;  // how often the network has it
   DType a = DType::u8, b = DType::s8, c = DType::s32;
 };
@@ -32,12 +36,28 @@ inline std::vector<std::string_view> words_of(std::string_view line) {
   }
 }
 
+/// MxNxK, or a convolution.
+inline Error parse_work(std::string_view text, Layer* layer) {
+  if (text.find(':') == text.npos) return parse_gemm(text, &layer->m, &layer->n, &layer->k);
+  layer->conv.emplace();
+  if (Error e = parse_conv(text, &*layer->conv)) return e;
+  const quern::ConvProblem& p = layer->conv->problem;
+  layer->m = layer->conv->positions();
+  layer->n = p.group_outputs();
+  layer->k = p.taps() * p.group_inputs();
+  layer->batch = p.groups;
+  return {};
+}
+
 inline Error parse_layer(const std::vector<std::string_view>& words, Layer* layer) {
   if (words.size() < 2 || words.size() > 4) {
-    return bad("a layer is NAME MxNxK [COUNT] [TYPES], but here are %zu words", words.size());
+    return bad(
+        "a layer is NAME MxNxK [COUNT] [TYPES] or NAME CONV [COUNT] [TYPES], but here are %zu "
+        "words",
+        words.size());
   }
   layer->name = words[0];
-  if (Error e = parse_gemm(words[1], &layer->m, &layer->n, &layer->k)) return e;
+  if (Error e = parse_work(words[1], layer)) return e;
   std::size_t next = 2;
   const bool number = next < words.size() &&
                       words[next].find_first_not_of("+-.0123456789") == std::string_view::npos;
@@ -53,7 +73,8 @@ inline Error parse_layer(const std::vector<std::string_view>& words, Layer* laye
                std::string(words[next]).c_str());
   }
   const double macs = static_cast<double>(layer->m) * static_cast<double>(layer->n) *
-                      static_cast<double>(layer->k) * static_cast<double>(layer->count);
+                      static_cast<double>(layer->k) * static_cast<double>(layer->batch) *
+                      static_cast<double>(layer->count);
   if (macs <= kMostMacs) return {};
   return bad("the layer has %g multiply-adds; at most %g are simulated", macs, kMostMacs);
 }
@@ -99,6 +120,11 @@ inline Result<std::vector<Layer>> layers_of(const Options& o) {
     auto text = read_file(o.network);
     if (!text) return text.error();
     return parse_network(*text, o.network, layer);
+  }
+  if (!o.conv.empty()) {
+    layer.name = o.conv;
+    if (Error e = parse_work(o.conv, &layer)) return e;
+    return std::vector<Layer>{layer};
   }
   layer.name = o.gemm;
   layer.m = o.m;

@@ -22,9 +22,13 @@ inline constexpr char kHelp[] =
     R"(quern_sim: what a matrix product, or a network of them, costs on a chip.
 
   quern_sim CHIP --gemm MxNxK [options]     one product, (M x K) (K x N)
-  quern_sim CHIP --network FILE [options]   lines of: NAME MxNxK [COUNT] [TYPES]
+  quern_sim CHIP --conv CONV [options]      one convolution
+  quern_sim CHIP --network FILE [options]   lines of: NAME MxNxK or CONV [COUNT] [TYPES]
   quern_sim CHIP --toml                     the chip's description as a file
   quern_sim --list                          the presets
+
+CONV is HxWxC:OUT:kK[:sS][:pP][:dD][:gG][:nN]: an image of H x W with C channels, OUT output
+channels, kernel, stride, padding, dilation, groups, images: 56x56x64:64:k3:p1
 
 CHIP, one of:
   FILE.toml            a description; docs/chips.md lists the keys
@@ -64,7 +68,7 @@ struct Options {
   bool ideal_memory = false;
 
   // The work: one of these is set, unless the chip alone is asked for.
-  std::string gemm, network;
+  std::string gemm, conv, network;
   Index m = 0, n = 0, k = 0, batch = 1;
   DType a = DType::u8, b = DType::s8, c = DType::s32;
 
@@ -201,6 +205,7 @@ class Parser {
     if (name == "--preset") return text(key, &o_.preset);
     if (name == "--array") return text(key, &o_.array);
     if (name == "--network") return text(key, &o_.network);
+    if (name == "--conv") return text(key, &o_.conv);
     if (name == "--trace") return text(key, &o_.trace);
     if (name == "--plot") return text(key, &o_.plot);
     if (name == "--gemm") {
@@ -282,21 +287,22 @@ class Parser {
       return fail(bad("no chip: name a FILE.toml, --preset NAME or --array RxC; see --help"));
     }
     if (chips > 1) return fail(bad("FILE.toml, --preset and --array exclude each other"));
-    const bool work = !o_.gemm.empty() || !o_.network.empty();
+    const int works = !o_.gemm.empty() + !o_.conv.empty() + !o_.network.empty();
+    const bool work = works > 0;
     if (o_.toml) {
       if (work || o_.json || !o_.sweep_key.empty() || !o_.trace.empty() || !o_.plot.empty()) {
         fail(
-            bad("--toml writes the chip and nothing else: no --gemm, --network, --json, --sweep, "
+            bad("--toml writes the chip and nothing else: no --gemm, --conv, --network, --json, "
+                "--sweep, "
                 "--trace or --plot beside it"));
       }
       return;
     }
-    if (!work) return fail(bad("no work: give --gemm MxNxK or --network FILE; see --help"));
-    if (!o_.gemm.empty() && !o_.network.empty()) {
-      return fail(bad("--gemm and --network exclude each other"));
-    }
-    if (!o_.network.empty() && o_.batch != 1) {
-      return fail(bad("--batch goes with --gemm; a network's lines have a count"));
+    if (!work)
+      return fail(bad("no work: give --gemm MxNxK, --conv CONV or --network FILE; see --help"));
+    if (works > 1) return fail(bad("--gemm, --conv and --network exclude each other"));
+    if (o_.gemm.empty() && o_.batch != 1) {
+      return fail(bad("--batch goes with --gemm; a convolution has n, a network's lines a count"));
     }
     if (!o_.trace.empty() && !o_.sweep_key.empty()) {
       return fail(bad("--trace shows one run, --sweep makes several"));

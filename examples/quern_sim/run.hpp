@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "network.hpp"
+#include "quern/sim/conv.hpp"
 #include "quern/sim/gemm.hpp"
 #include "quern/sim/print.hpp"
 #include "quern/sim/trace.hpp"
@@ -44,6 +45,13 @@ struct Run {
 
 inline Result<sim::Report> estimate_layer(const sim::Chip& chip, const Layer& layer,
                                           const sim::Trace& trace = {}) {
+  if (layer.conv) {
+    quern::ConvProblem conv = layer.conv->problem;
+    conv.a = layer.a;
+    conv.b = layer.b;
+    conv.c = layer.c;
+    return sim::estimate(sim::Backend(chip), conv, layer.conv->in, layer.conv->images, trace);
+  }
   const quern::GemmProblem problem{.n = layer.n,
                                    .k = layer.k,
                                    .batch = layer.batch,
@@ -124,7 +132,8 @@ inline std::string network_text(const Run& run, const std::vector<Layer>& layers
     one.add(r, l.count);
     text += sim::format(
         kRow, l.name.c_str(),
-        sim::format("%lldx%lldx%lld", static_cast<long long>(l.m), static_cast<long long>(l.n),
+        sim::format("%s%lldx%lldx%lld", l.batch > 1 ? (std::to_string(l.batch) + "*").c_str() : "",
+                    static_cast<long long>(l.m), static_cast<long long>(l.n),
                     static_cast<long long>(l.k))
             .c_str(),
         std::to_string(l.count).c_str(), sim::type_names(l.a, l.b, l.c).c_str(),

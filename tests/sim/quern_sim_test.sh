@@ -38,7 +38,10 @@ refused() {
 work="--gemm 64x96x128"
 tpu="--preset tpu_v1 $work"
 
-good "--help" "--gemm MxNxK"
+good "--help" "--gemm MxNxK" "--conv CONV"
+good "--preset tpu_v1 --conv 56x56x64:64:k3:p1" "3136 x 64 x 576" "lines of the image" "would help"
+good "--preset tpu_v1 --conv 14x14x512:512:k3:p1:g512 --json" '"m": 196' '"batch": 512'
+good "--preset tpu_v1 --conv 9x12x3:8:k1x7:s1x2:p0x3:d1x1:n5 --json" '"m": 270' '"k": 21'
 good "--list" "tpu_v1" "gemmini16"
 good "$tpu" "64 x 96 x 128" "bound by" "roofline" "would help"
 good "$tpu --json" '"chip": "tpu_v1"' '"m": 64' '"n": 96' '"k": 128' '"energy_pj": {'
@@ -90,6 +93,13 @@ refused "$tpu --sweep clock_mhz=1,2 --trace $out/t.json" "--trace shows one run"
 refused "$tpu --plot $out/p.svg" "--plot shows"
 refused "$tpu --sweep clock_mhz=1,2 --plot $out/p.png" "FILE.svg or FILE.html"
 refused "$tpu --network $out/none" "exclude each other"
+refused "$tpu --conv 9x9x3:8:k3" "exclude each other"
+refused "--preset tpu_v1 --conv 9x9x3:8" "a convolution is"
+refused "--preset tpu_v1 --conv 9x9x3:8:k3:k3" "a convolution is"
+refused "--preset tpu_v1 --conv 9x9x3:8:k3:x1" "a convolution is"
+refused "--preset tpu_v1 --conv 9x9x3:8:k11" "has no output"
+refused "--preset tpu_v1 --conv 9x9x3:8:k3:g2" "2 groups must divide"
+refused "--preset tpu_v1 --conv 9x9x3:8:k3 --batch 2" "--batch goes with --gemm"
 refused "--preset tpu_v1 --network $out/none" "cannot be opened"
 refused "$tpu --trace $out/none/t.json" "cannot write" 1
 refused "--preset tpu_v1 --toml --json" "--toml writes the chip and nothing else"
@@ -110,6 +120,9 @@ fi
 good "--preset gemmini16 --network examples/networks/minilm_128.txt" feed_forward "total" "1.36 GMAC"
 good "--preset gemmini16 --network examples/networks/resnet50_gemms.txt --json" \
   '"layers": [' '"name": "conv5_3x3"' '"total": {'
+good "--preset tpu_v1 --network examples/networks/resnet50.txt" conv5_down "4.09 GMAC"
+[[ $(awk '/:/ && !/^#/ { n += NF > 2 ? $3 : 1 } END { print n }' examples/networks/resnet50.txt) == 53 ]] ||
+  fail resnet50 "not 53 convolutions"
 network() {
   printf '%b' "$1" >"$out/net.txt"
   refused "--preset tpu_v1 --network $out/net.txt" "$2"

@@ -39,6 +39,8 @@ inline quern::sim::Chip random_chip(quern::testing::Random& random) {
       field = random.one_in(2);
     } else if constexpr (std::is_same_v<T, FoldModel>) {
       field = random.one_in(2) ? FoldModel::drain : FoldModel::overlap;
+    } else if constexpr (std::is_same_v<T, ConvDataflow>) {
+      field = kConvDataflows[random.between(0, 2)];
     } else if constexpr (std::is_same_v<T, Dataflows>) {
       field = {random.one_in(2), random.one_in(2), random.one_in(2)};
     } else if constexpr (std::is_same_v<T, quern::Index>) {
@@ -54,6 +56,7 @@ inline quern::sim::Chip random_chip(quern::testing::Random& random) {
   });
   if (chip.array.dataflows == Dataflows{false, false, false}) chip.array.dataflows = {};
   if (chip.array.fold_model == FoldModel::drain) chip.array.preload = false;
+  if (chip.array.conv.dataflow != ConvDataflow::product) chip.array.count = chip.dies = 1;
   chip.array.cycles_per_mac.f32 |= 1;
   return chip;
 }

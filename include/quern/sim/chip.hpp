@@ -46,6 +46,19 @@ constexpr const char* name(Dataflow d) {
 }
 constexpr const char* name(FoldModel f) { return f == FoldModel::drain ? "drain" : "overlap"; }
 
+/// How an array convolves, if it does so in a way of its own.
+enum class ConvDataflow : std::uint8_t {
+  product,         ///< as a product whose rows are patches of the image
+  row_stationary,  ///< a row of the kernel stays in an element, conv_row_stationary.hpp (Eyeriss)
+  channel_atoms,   ///< R channels x C kernels at one tap a cycle, conv_channel_atoms.hpp (NVDLA)
+};
+inline constexpr ConvDataflow kConvDataflows[] = {
+    ConvDataflow::product, ConvDataflow::row_stationary, ConvDataflow::channel_atoms};
+constexpr const char* name(ConvDataflow d) {
+  constexpr const char* kNames[] = {"product", "row_stationary", "channel_atoms"};
+  return kNames[static_cast<std::uint8_t>(d)];
+}
+
 inline constexpr double kUnlimited = std::numeric_limits<double>::infinity();
 
 /// The dataflows an array can be set to.
@@ -73,6 +86,22 @@ struct CyclesPerMac {
   bool operator==(const CyclesPerMac&) const = default;
 };
 
+/// Convolution on an array built for it. A word is one element of any operand.
+struct ConvEngine {
+  ConvDataflow dataflow = ConvDataflow::product;
+  // row_stationary
+  Index filters_per_element = 16;    ///< that share an element's row of the input, at most
+  Index weight_words = 256;          ///< scratchpad of an element
+  Index input_words = 16;            ///< scratchpad of an element
+  Index weight_words_per_cycle = 1;  ///< into the array
+  Index input_words_per_cycle = 1;   ///< into the array
+  Index sum_words_per_cycle = 1;     ///< into the array, and as many out of it
+  // channel_atoms
+  Index result_cycles = 1;   ///< until the C results of one position have left the accumulators
+  Index result_latency = 0;  ///< until its place is free again, beyond those
+  bool operator==(const ConvEngine&) const = default;
+};
+
 /// A systolic array of rows x columns processing elements; see array.hpp for its timing.
 struct Array {
   Index rows = 16, columns = 16;
@@ -83,6 +112,7 @@ struct Array {
                               ///< loaded while this one streams (overlap only)
   Index start_up_cycles = 0;  ///< once for each operation: commands, configuration
   CyclesPerMac cycles_per_mac;
+  ConvEngine conv;
   bool operator==(const Array&) const = default;
 };
 
@@ -192,8 +222,8 @@ struct Rule {
   }
 };
 
-/// Calls f(key, field, rule) for every quantity: field is an Index, double, bool, FoldModel or
-/// Dataflows of the chip (const or not). Keys are as in files: "array.rows".
+/// Calls f(key, field, rule) for every quantity: field is an Index, double, bool, FoldModel,
+/// ConvDataflow or Dataflows of the chip (const or not). Keys are as in files: "array.rows".
 template <class AnyChip, class F>
 void for_each_field(AnyChip& chip, F&& f) {
   using K = Rule::Kind;
@@ -213,6 +243,15 @@ void for_each_field(AnyChip& chip, F&& f) {
   f("array.cycles_per_mac.f16", chip.array.cycles_per_mac.f16, per_mac);
   f("array.cycles_per_mac.bf16", chip.array.cycles_per_mac.bf16, per_mac);
   f("array.cycles_per_mac.f32", chip.array.cycles_per_mac.f32, per_mac);
+  f("array.conv.dataflow", chip.array.conv.dataflow, flag);
+  f("array.conv.filters_per_element", chip.array.conv.filters_per_element, size);
+  f("array.conv.weight_words", chip.array.conv.weight_words, size);
+  f("array.conv.input_words", chip.array.conv.input_words, size);
+  f("array.conv.weight_words_per_cycle", chip.array.conv.weight_words_per_cycle, size);
+  f("array.conv.input_words_per_cycle", chip.array.conv.input_words_per_cycle, size);
+  f("array.conv.sum_words_per_cycle", chip.array.conv.sum_words_per_cycle, size);
+  f("array.conv.result_cycles", chip.array.conv.result_cycles, size);
+  f("array.conv.result_latency", chip.array.conv.result_latency, cycles);
   f("vector.lanes", chip.vector.lanes, count);
   f("vector.cycles_per_step", chip.vector.cycles_per_step, Rule{K::at_least_0, 1e6});
   f("vector.cycles_per_function", chip.vector.cycles_per_function, Rule{K::at_least_0, 1e6});
@@ -299,6 +338,13 @@ inline Error validate(const Chip& chip) {
                        "chip %.40s: array.preload needs fold_model = \"overlap\": a drained array "
                        "has nothing to load beside",
                        who);
+  }
+  if (a.conv.dataflow != ConvDataflow::product && (a.count > 1 || chip.dies > 1)) {
+    return Error::make(Code::bad_value,
+                       "chip %.40s: array.conv.dataflow = \"%s\" needs one array on one die, not "
+                       "%lld on each of %lld",
+                       who, name(a.conv.dataflow), static_cast<long long>(a.count),
+                       static_cast<long long>(chip.dies));
   }
   const CyclesPerMac& m = a.cycles_per_mac;
   if (m.s8 + m.f16 + m.bf16 + m.f32 == 0) {

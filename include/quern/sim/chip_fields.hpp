@@ -24,6 +24,7 @@ inline constexpr std::array<std::string_view, 4> kConfidences = {"high", "medium
 inline std::string to_text(Index value) { return std::to_string(value); }
 inline std::string to_text(bool value) { return value ? "true" : "false"; }
 inline std::string to_text(FoldModel value) { return '"' + std::string(name(value)) + '"'; }
+inline std::string to_text(ConvDataflow value) { return '"' + std::string(name(value)) + '"'; }
 inline std::string to_text(double value) {
   if (std::isnan(value)) return "nan";
   if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
@@ -50,6 +51,9 @@ template <class T>
 std::string words(const Rule& rule) {
   if constexpr (std::is_same_v<T, bool>) return "true or false";
   if constexpr (std::is_same_v<T, FoldModel>) return "\"drain\" or \"overlap\"";
+  if constexpr (std::is_same_v<T, ConvDataflow>) {
+    return "\"product\", \"row_stationary\" or \"channel_atoms\"";
+  }
   if constexpr (std::is_same_v<T, Dataflows>) {
     return "a list of \"weight_stationary\", \"output_stationary\", \"input_stationary\"";
   }

@@ -165,6 +165,12 @@ class ChipReader {
       const bool drain = text == name(FoldModel::drain);
       if (!drain && text != name(FoldModel::overlap)) return refuse<T>(e, rule);
       field = drain ? FoldModel::drain : FoldModel::overlap;
+    } else if constexpr (std::is_same_v<T, ConvDataflow>) {
+      const auto text = e.value->template value_exact<std::string_view>();
+      const auto* found = std::find_if(std::begin(kConvDataflows), std::end(kConvDataflows),
+                                       [&](ConvDataflow d) { return text == name(d); });
+      if (found == std::end(kConvDataflows)) return refuse<T>(e, rule);
+      field = *found;
     } else if constexpr (std::is_same_v<T, bool>) {
       const auto flag = e.value->template value_exact<bool>();
       if (!flag) return refuse<T>(e, rule);

@@ -20,16 +20,28 @@ inline constexpr Index kStreamedPiece = 16;
 /// Longer than this is refused: 28 hours at 1 THz.
 inline constexpr Index kMostCycles = Index{100'000'000} * 1'000'000'000;
 
-/// The last die's end, or anything above `limit`.
-inline Index time_of(const Chip& chip, const Work& work, const Mapping& mapping, Index limit) {
+/// The last die's end, or anything above `limit`; and the bytes that DRAM has moved by then.
+inline Index time_of(const Chip& chip, const Work& work, const Mapping& mapping, Index limit,
+                     double* dram_bytes = nullptr) {
   Index end = 0;
+  double bytes = 0;
   for (Index die = 0; die < chip.dies && end <= limit; ++die) {
     const Tiling tiling(chip, work, mapping, die);
     Timer timer(chip, work, mapping, tiling, die, false, limit);
     tiling.lower(timer);
     if (timer.end() > end) end = timer.end();
+    bytes += timer.dram_bytes();
   }
+  if (dram_bytes != nullptr) *dram_bytes = bytes;
   return end;
+}
+
+/// Whether every die has room for a tile of each operand.
+inline bool fits(const Chip& chip, const Work& work, const Mapping& mapping) {
+  for (Index die = 0; die < chip.dies; ++die) {
+    if (!Tiling(chip, work, mapping, die).fits()) return false;
+  }
+  return true;
 }
 
 namespace detail {
@@ -37,21 +49,34 @@ namespace detail {
 /// Tile sizes for an extent: all of it, half, a quarter, ... in multiples of unit, down to unit.
 class Sizes {
  public:
-  Sizes(Index extent, Index unit) {
-    Index pieces = 1;
-    do {
-      const Index size = round_up(divide_up(extent, pieces), unit);
-      const Index clipped = size < extent ? size : extent;
-      if (count_ == 0 || clipped < size_[count_ - 1]) size_[count_++] = clipped;
-      if (size <= unit) break;
-      pieces *= 2;
-    } while (count_ < kMost);
+  Sizes(Index extent, Index unit) { add(extent, unit, 1); }
+
+  /// The same for rows: of images, then planes, lines and positions of a line.
+  Sizes(const Patches& rows, Index unit) {
+    Index inner = 1;
+    for (const Axis& a : rows.axes) inner *= a.out;
+    for (const Axis& a : rows.axes) {
+      if (count_ > 0 && a.out == 1) continue;
+      inner = a.out == 0 ? 0 : inner / a.out;
+      add(a.out, inner == 0 ? unit : divide_up(unit, inner), inner);
+    }
   }
   const Index* begin() const { return size_; }
   const Index* end() const { return size_ + count_; }
 
  private:
-  static constexpr int kMost = 48;
+  void add(Index extent, Index unit, Index scale) {
+    Index pieces = 1;
+    while (count_ < kMost) {
+      const Index size = round_up(divide_up(extent, pieces), unit);
+      const Index clipped = (size < extent ? size : extent) * scale;
+      if (count_ == 0 || clipped < size_[count_ - 1]) size_[count_++] = clipped;
+      if (size <= unit) break;
+      pieces *= 2;
+    }
+  }
+
+  static constexpr int kMost = 64;  // 58 halvings and the pieces that axes leave
   Index size_[kMost];
   int count_ = 0;
 };
@@ -80,16 +105,18 @@ class Mapper {
     const Index r = chip_.array.rows, c = chip_.array.columns;
     const bool ws = dataflow == Dataflow::weight_stationary,
                os = dataflow == Dataflow::output_stationary;
-    const Sizes ms(work_.extent.m, ws   ? kStreamedPiece
-                                   : os ? r
-                                        : c),
+    const Sizes ms(work_.patches, ws   ? kStreamedPiece
+                                  : os ? r
+                                       : c),
         ns(work_.extent.n, ws || os ? c : kStreamedPiece),
         ks(work_.extent.k, os ? kStreamedPiece : r);
     Mapping m;
     m.dataflow = dataflow;
     for (const Mapping::Split split : {Mapping::Split::rows, Mapping::Split::columns}) {
       m.split = split;
-      if (chip_.dies == 1 && split == Mapping::Split::columns) break;
+      // Without columns of its own, a die would not read its part of A.
+      const bool shares = chip_.dies > 1 && work_.extent.n >= chip_.dies;
+      if (split == Mapping::Split::columns && !shares) break;
       for (const Index tile_k : ks) {
         for (const Index tile_n : ns) {
           for (const Index tile_m : ms) {
@@ -97,12 +124,11 @@ class Mapper {
             for (const Mapping::Order order :
                  {Mapping::Order::columns_outer, Mapping::Order::rows_outer}) {
               m.order = order;
-              // One tile of C at a time makes another order of stores, which may be faster.
-              m.results = Tiling::kMostResults;
-              consider(m);
-              if (!chip_.c.double_buffered) continue;
-              m.results = 1;
-              consider(m);
+              m.lines = work_.patches.overlap;
+              try_results(m);
+              if (!m.lines) continue;
+              m.lines = false;
+              try_results(m);
             }
           }
         }
@@ -110,15 +136,27 @@ class Mapper {
     }
   }
 
+  /// One tile of C at a time makes another order of stores, which may be faster.
+  void try_results(Mapping m) {
+    m.results = Tiling::kMostResults;
+    consider(m);
+    if (!chip_.c.double_buffered) return;
+    m.results = 1;
+    consider(m);
+  }
+
   void consider(const Mapping& m) {
     const Tiling tiling(chip_, work_, m, 0);  // the first die's share is the largest
-    if (!tiling.fits()) return;
+    // Its tiles are too, but for what the edges of an image save.
+    if (!tiling.fits() || (work_.patches.overlap && !sim::fits(chip_, work_, m))) return;
     fits_ = true;
-    const double bytes = tiling.dram_bytes();
+    double bytes = tiling.dram_bytes();
     if (bytes / dram_rate_ > static_cast<double>(time_)) return;
     const Index bound = array_bound(m, tiling);
     if (bound > time_ || (bound == time_ && bytes >= bytes_)) return;
-    const Index time = time_of(chip_, work_, m, time_);
+    double walked = 0;
+    const Index time = time_of(chip_, work_, m, time_, &walked);
+    if (work_.patches.overlap) bytes = walked / static_cast<double>(chip_.dies);
     if (time > time_ || (time == time_ && bytes >= bytes_)) return;
     found_ = true;
     best_ = m;
@@ -132,8 +170,8 @@ class Mapper {
     if (tiling.empty() || tile.k == 0) return 0;
     const auto tiles = [](Index all, Index one) { return static_cast<double>(all / one); };
     const double cycles =
-        tiles(part.m, tile.m) * tiles(part.n, tile.n) * tiles(part.k, tile.k) *
-        static_cast<double>(work_.batch) *
+        static_cast<double>(tiling.rows().whole_tiles()) * tiles(part.n, tile.n) *
+        tiles(part.k, tile.k) * static_cast<double>(work_.batch) *
         static_cast<double>(time_of(chip_.array, m.dataflow, mac_, tile).occupied());
     if (cycles > static_cast<double>(kMostCycles)) return kMostCycles + 1;
     return chip_.array.start_up_cycles + static_cast<Index>(cycles);
@@ -176,10 +214,15 @@ inline Error find_mapping(const Chip& chip, const Work& work, Mapping* mapping) 
 inline Error check_size(const Work& work) noexcept {
   const auto d = [](Index x) { return static_cast<double>(x > 1 ? x : 1); };
   const double macs = d(work.batch) * d(work.extent.m) * d(work.extent.n) * d(work.extent.k);
-  if (macs <= 0x1p58) return {};
-  return Error::make(Code::bad_shape, "gemm: %lld x %lld x %lld x %lld is more than 2^58 products",
-                     static_cast<long long>(work.batch), static_cast<long long>(work.extent.m),
-                     static_cast<long long>(work.extent.n), static_cast<long long>(work.extent.k));
+  if (macs > 0x1p58) {
+    return Error::make(
+        Code::bad_shape, "gemm: %lld x %lld x %lld x %lld is more than 2^58 products",
+        static_cast<long long>(work.batch), static_cast<long long>(work.extent.m),
+        static_cast<long long>(work.extent.n), static_cast<long long>(work.extent.k));
+  }
+  const double elements = d(work.batch) * work.patches.image();
+  if (elements <= 0x1p58) return {};
+  return Error::make(Code::bad_shape, "conv: an image of %g elements is more than 2^58", elements);
 }
 
 /// Whether a mapping given by hand can be used.
@@ -196,7 +239,7 @@ inline Error validate(const Chip& chip, const Work& work, const Mapping& m) noex
   }
   const Tiling tiling(chip, work, m, 0);
   const Extent& tile = tiling.tile();
-  if (!tiling.fits()) {
+  if (!fits(chip, work, m)) {
     return Error::make(Code::bad_value,
                        "mapping: a tile of %lld x %lld x %lld needs %lld, %lld, %lld bytes of "
                        "buffers a, b, c; chip %.40s has %g, %g, %g KiB",
@@ -216,6 +259,7 @@ inline Report account(const Chip& chip, const Work& work, const Mapping& mapping
   r.chip = chip.name;
   r.extent = work.extent;
   r.batch = work.batch;
+  r.input_bytes = work.input_bytes();
   r.a = work.a;
   r.b = work.b;
   r.c = work.c;

@@ -127,23 +127,36 @@ inline Chip tpu_v1() {
 
 inline Chip eyeriss() {
   constexpr char kPaper[] = "Chen et al., JSSC 52(1), 2017";
+  constexpr char kMapping[] = "JSSC 2017, mappings of AlexNet; also in NPUsim's eyeriss_paper";
+  constexpr char kBuses[] =
+      "JSSC 2017: buses of 64, 16 and 64 bits for weights, input and sums (not checked)";
+  constexpr char kBanks[] = "JSSC 2017: 25 banks of 4 KiB, for input or for sums (not checked)";
   constexpr char kGlb[] = "mean of 18.18 (read) and 14.14 (write) pJ per 8 bytes; Accelergy, 65 nm";
   Cited chip("eyeriss");
   chip.set("clock_mhz", 200, kPaper, kHigh)
       .set("array.rows", 12, kPaper, kHigh)
       .set("array.columns", 14, kPaper, kHigh)
       .set("array.dataflows", Dataflows{true, true, true},
-           "stands for row stationary, which keeps something of each operand", kAssumed)
+           "for products, which the chip has no dataflow for; see array.conv", kAssumed)
       .set("array.fold_model", FoldModel::overlap,
            "layers C1-C5 spend 83-96 % of processing time multiplying (JSSC 2017, table 5)", kLow)
       .set("array.cycles_per_mac.s8", 1, "8-bit operands take the place of 16-bit ones", kAssumed)
       .set("array.cycles_per_mac.f16", 1, "stands for 16-bit fixed point: the same bytes", kAssumed)
+      .set("array.conv.dataflow", ConvDataflow::row_stationary, kPaper, kHigh)
+      .set("array.conv.filters_per_element", 16, kMapping, kMedium)
+      .set("array.conv.weight_words", 224, "JSSC 2017: 448 bytes, 16-bit words", kHigh)
+      .set("array.conv.input_words", 12, "JSSC 2017: 24 bytes, 16-bit words", kHigh)
+      .set("array.conv.weight_words_per_cycle", 4, kBuses, kMedium)
+      .set("array.conv.input_words_per_cycle", 1, kBuses, kMedium)
+      .set("array.conv.sum_words_per_cycle", 4, kBuses, kMedium)
       .set("vector.lanes", 14, "one per column; ReLU is all the chip has", kAssumed)
       .set("buffer.a.kib", 50, "half of 100 KB for activations and sums; the split is not checked",
            kAssumed)
+      .set("buffer.a.banks", 12, kBanks, kMedium)
       .set("buffer.b.kib", 8, "what is left of 108 KB (JSSC 2017); the split is not checked", kLow)
       .set("buffer.c.kib", 50, "half of 100 KB for activations and sums; the split is not checked",
            kAssumed)
+      .set("buffer.c.banks", 13, kBanks, kMedium)
       .set("dram.gb_per_s", 0.48,
            "link at 60 MHz (JSSC 2017) of 64 bits (not checked); no compression", kLow)
       .set("energy.mac_s8_pj", 0.208, "Accelergy, Eyeriss-like, 65 nm, 8 bits", kMedium)
@@ -189,20 +202,36 @@ inline Chip gemmini16() {
 }
 
 inline Chip nvdla_small() {
+  constexpr char kSpec[] = "nvdla/hw, nv_small.spec";
+  constexpr char kBench[] =
+      "nvdla/hw, Verilator test bench: one read of 8 bytes every other cycle, 32 cycles later";
   Cited chip("nvdla_small");
   chip.set("clock_mhz", 1000, "a round number; not checked", kLow)
-      .set("array.rows", 8, "64 MACs (NPUsim) as 8 channels, atomic C, ... (not checked)", kLow)
-      .set("array.columns", 8, "... of 8 kernels, atomic K (not checked)", kLow)
+      .set("array.rows", 8, "nvdla/hw, nv_small.spec: 8 channels, atomic C", kHigh)
+      .set("array.columns", 8, "nvdla/hw, nv_small.spec: 8 kernels, atomic K", kHigh)
       .set("array.dataflows", Dataflows::only(Dataflow::weight_stationary),
-           "weights stay for a stripe of outputs (not checked)", kLow)
-      .set("array.fold_model", FoldModel::overlap, "adder trees: nothing drains", kLow)
-      .set("array.preload", true, "shadow registers take the next weights (not checked)", kLow)
-      .set("vector.lanes", 1, "one element a cycle in its SDP (not checked)", kLow)
+           "nvdla/hw, CMAC: weights stay for a stripe of outputs", kHigh)
+      .set("array.fold_model", FoldModel::overlap, "adder trees: nothing drains", kMedium)
+      .set("array.preload", true, "nvdla/hw, CMAC: shadow registers take the next weights", kHigh)
+      .set("array.start_up_cycles", 124,
+           "calibrated on RTL cycles of a convolution with one product; see docs/simulator.md",
+           kAssumed)
+      .set("array.conv.dataflow", ConvDataflow::channel_atoms,
+           "nvdla/hw, CSC: stripes, channels, taps", kHigh)
+      .set("array.conv.result_cycles", 9,
+           "nvdla/hw, CACC delivery: a read, then 8 results, one a cycle", kHigh)
+      .set("array.conv.result_latency", 42, "nvdla/hw: registers counted from CSC to CACC and back",
+           kMedium)
+      .set("vector.lanes", 1, "nvdla/hw, nv_small.spec: SDP throughput 1", kHigh)
       .set("buffer.a.kib", 64, "half of the 128 KB convolution buffer", kAssumed)
+      .set("buffer.a.banks", 16, "half of 32 banks (nv_small.spec)", kAssumed)
       .set("buffer.b.kib", 64, "half of the 128 KB convolution buffer", kAssumed)
+      .set("buffer.b.banks", 16, "half of 32 banks (nv_small.spec)", kAssumed)
       .set("buffer.c.kib", 16, "the accumulator's size is not in the sources at hand", kAssumed)
-      .set("dma.bytes_per_cycle", 8, "NPUsim: 64-bit data backbone", kMedium)
-      .set("dram.gb_per_s", 8, "64-bit backbone at 1 GHz; the memory behind it keeps up", kMedium)
+      .set("dma.bytes_per_cycle", 8, "nvdla/hw, nv_small.spec: 64-bit data backbone", kHigh)
+      .set("dram.gb_per_s", 4, kBench, kHigh)
+      .set("dram.latency_ns", 32, kBench, kHigh)
+      .set("dram.burst_bytes", 8, kSpec, kHigh)
       .set("energy.dram_pj_per_byte", 48.8, "DRAMsim3, LPDDR4-2400", kLow);
   set_energy_of_int8(chip, kUnscaled);
   return set_energy_of_buffers(chip, 0.98, "CACTI 7: 64 KB bank, 32 nm, 15.7 pJ per 16 bytes");
@@ -333,17 +362,16 @@ inline constexpr Preset kAll[] = {
      "host; nothing fixes the order of instructions.",
      tpu_v1},
     {"eyeriss",
-     "MIT's Eyeriss in 65 nm. Row stationary is not a dataflow here: scratchpads of 448, 24 and 48 "
-     "bytes, compression and zero gating are left out; one of the other dataflows takes its place.",
+     "MIT's Eyeriss in 65 nm. Convolutions are row stationary; products, for which the chip has no "
+     "dataflow, take one of the usual ones. Compression and zero gating are left out.",
      eyeriss},
     {"gemmini16",
      "Berkeley's Gemmini as configured by default. The scratchpad, one memory, is described as two "
      "halves.",
      gemmini16},
     {"nvdla_small",
-     "NVIDIA's NVDLA, nv_small. The convolution buffer, one memory, is described as two halves; "
-     "its "
-     "adder trees as an 8 x 8 array.",
+     "NVIDIA's NVDLA, nv_small, with the memory of its RTL's test bench. The convolution buffer, "
+     "one memory, is described as two halves; for products, its adder trees as an 8 x 8 array.",
      nvdla_small},
     {"tesla_fsd_hw3",
      "The two NPUs of Tesla's FSD chip. Their SRAMs, one memory each, are described as halves of "

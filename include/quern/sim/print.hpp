@@ -239,6 +239,7 @@ inline std::string product_text(const Report& r) {
                  r.mapping.order == Mapping::Order::rows_outer
                      ? "rows outer: activations stay while columns pass"
                      : "columns outer: weights stay while rows pass");
+  if (r.mapping.lines) text += ", lines of the image are fetched once";
   return text + "\n";
 }
 
@@ -302,8 +303,8 @@ inline std::string traffic_text(const Report& r) {
                             amount(static_cast<double>(c.dram_read_bytes), "B").c_str(),
                             amount(static_cast<double>(c.dram_write_bytes), "B").c_str());
   text += format("  %-12s %11s %11s\n", "", "size", "moved");
-  text += line("activations", r.batch * e.m * e.k * (quantizes ? 1 : size_of(r.a)),
-               c.buffer_a_write_bytes, uses(c.buffer_a_read_bytes, c.buffer_a_write_bytes).c_str());
+  text += line("activations", r.input_bytes, c.buffer_a_write_bytes,
+               uses(c.buffer_a_read_bytes, c.buffer_a_write_bytes).c_str());
   text += line("weights", r.batch * e.k * e.n * size_of(r.b), c.buffer_b_write_bytes,
                uses(c.buffer_b_read_bytes, c.buffer_b_write_bytes).c_str());
   const Index result = r.batch * e.m * e.n * size_of(r.c);
@@ -362,7 +363,8 @@ inline void write_members(Json& json, const Report& r, const Chip& chip) {
   json.member("tile_k", r.mapping.tile.k);
   json.member("order",
               r.mapping.order == Mapping::Order::rows_outer ? "rows_outer" : "columns_outer");
-  json.member("split", r.mapping.split == Mapping::Split::rows ? "rows" : "columns").end();
+  json.member("split", r.mapping.split == Mapping::Split::rows ? "rows" : "columns");
+  json.member("lines", r.mapping.lines).end();
   json.member("cycles", r.cycles).member("seconds", r.seconds);
   json.member("start_up_cycles", r.start_up_cycles).member("compute_cycles", r.compute_cycles);
   json.member("load_cycles", r.load_cycles).member("stream_cycles", r.stream_cycles);

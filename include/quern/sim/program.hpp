@@ -10,57 +10,23 @@
 // Buffers hold whole tiles in slots that are filled in turn. An operand that would be needed again
 // stays if all its tiles, or the strip that the inner loop repeats, fit; otherwise it streams.
 //
-// A reader that recognizes a steady state, when one iteration of a loop leaves it as the iteration
-// before did, may skip the iterations that are alike: see Repeats.
+// A convolution's rows are cut along one axis of its output: tiles are some images, or some planes,
+// lines or positions of a line of one. A tile of A is the piece of the image that its rows and taps
+// touch. Or, if the mapping says so, buffer a holds lines of the image from the first tile that
+// touches them to the last: a tile then loads, once for all k, what no tile before it has brought.
+//
+// A reader that recognizes a steady state, when an iteration of a loop leaves it as an earlier one
+// did, may skip the iterations that are alike: see Repeats.
 #pragma once
 
-#include "quern/ops/gemm.hpp"
-#include "quern/sim/report.hpp"
+#include <bit>
+
+#include "quern/sim/rows.hpp"
+#include "quern/sim/work.hpp"
 
 namespace quern {
 inline namespace QUERN_ABI {
 namespace sim {
-
-/// A problem with its number of rows: `batch` products of one extent.
-struct Work {
-  Extent extent;
-  Index batch = 1;
-  DType a = DType::s8, b = DType::s8, c = DType::s32;
-  bool quantizes = false;          ///< a holds floats that become s8 first
-  Index residual_bytes = 0;        ///< of one element, if the epilogue adds one
-  Index steps = 0, functions = 0;  ///< of the epilogue and the conversion, for one element
-  bool on_chip = false;            ///< A is in buffer a already, and C stays there
-
-  /// Rows of all batch elements that share weights are one product.
-  static Work of(const GemmProblem& p, Index m, Index a_batch, Index residual_bytes) {
-    Work w;
-    w.batch = p.batch == 1 ? 1 : p.batch;
-    w.extent = {p.batch == 1 ? m * a_batch : m, p.n, p.k};
-    w.a = p.a;
-    w.b = p.b;
-    w.c = p.c;
-    w.quantizes = is_float(p.a) && is_int8(p.b);
-    w.steps = (w.quantizes ? 1 : 0) + (p.c == DType::s32 ? 0 : 1);
-    for (const Step& s : p.epilogue) {
-      using K = Step::Kind;
-      const bool function =
-          s.kind == K::gelu || s.kind == K::gelu_tanh || s.kind == K::silu || s.kind == K::custom;
-      w.functions += function ? 1 : 0;
-      w.steps += function ? 3 : s.kind == K::residual || s.kind == K::clamp ? 2 : 1;
-      if (s.kind == K::residual) w.residual_bytes = residual_bytes;
-    }
-    return w;
-  }
-  /// Bytes of A and C together.
-  double activation_bytes() const {
-    const auto d = [](Index x) { return static_cast<double>(x); };
-    return d(batch) * d(extent.m) * (d(extent.k) * d(a_bytes()) + d(extent.n) * d(size_of(c)));
-  }
-  /// Bytes of an element in buffer a.
-  Index a_bytes() const { return quantizes ? 1 : size_of(a); }
-  Index b_bytes() const { return size_of(b); }
-  static constexpr Index kAccumulatorBytes = 4;
-};
 
 /// Steps that quantizing one element takes: its magnitude, a multiplication, a conversion.
 inline constexpr Index kQuantizeSteps = 3;
@@ -77,6 +43,7 @@ struct Instruction {
   };
   Kind kind = Kind::multiply;
   Index product = 0;          ///< of the batch
+  Index rows = 0;             ///< number of the tile's rows: see RowTiles
   Index m = 0, n = 0, k = 0;  ///< first row, column, term
   Extent size;                ///< of the tile
   Index a = 0, b = 0, c = 0;  ///< slots
@@ -91,12 +58,15 @@ constexpr const char* name(Instruction::Kind k) {
   return kNames[static_cast<std::uint8_t>(k)];
 }
 
-/// Where a reader stands between two iterations of a loop: level 0 (the inner one over tiles of C),
-/// 1 (the outer one), 2 (slices of k) or 3 (products).
+/// Where a reader stands between two iterations of a loop.
 struct Repeats {
-  int level = 0;
-  Index left = 0;             ///< iterations to come that are like the last two
+  /// Loops: over tiles of rows, by the axes of Patches; of columns; over slices of k; products.
+  enum Level { images, depth, height, width, columns, terms, products, kLevels };
+  Level level = images;
+  Index left = 0;             ///< iterations to come that are like this one
+  Index at = 0, step = 0;     ///< multiplies made, of them by this iteration
   Index a = 0, b = 0, c = 0;  ///< the slots that the next iteration begins with
+  bool remember = true;       ///< compare later iterations with this one
 };
 
 /// One die's share of a work, and how its buffers are used.
@@ -104,33 +74,40 @@ class Tiling {
  public:
   static constexpr Index kMostSlots = 64;   ///< of a buffer
   static constexpr Index kMostResults = 4;  ///< tiles of C in flight
+  static constexpr Index kMostAhead = 8;    ///< tiles of lines that do not all stay
 
   Tiling(const Chip& chip, const Work& work, const Mapping& mapping, Index die)
-      : work_(work), mapping_(mapping), die_(die), dies_(chip.dies) {
-    const Extent& e = work.extent;
-    part_ = e;
-    const bool by_rows = mapping.split == Mapping::Split::rows;
-    const Index all = by_rows ? e.m : e.n, share = divide_up(all, dies_);
-    const Index begin = share * die < all ? share * die : all,
-                size = begin + share < all ? share : all - begin;
-    (by_rows ? m0_ : n0_) = begin;
-    (by_rows ? part_.m : part_.n) = size;
-    tile_ = {least(mapping.tile.m, part_.m), least(mapping.tile.n, part_.n),
-             least(mapping.tile.k, part_.k)};
-    m_tiles_ = tile_.m == 0 ? 0 : divide_up(part_.m, tile_.m);
+      : work_(work),
+        mapping_(mapping),
+        die_(die),
+        dies_(chip.dies),
+        rows_(work.patches, mapping, mapping.split == Mapping::Split::rows ? die : 0,
+              mapping.split == Mapping::Split::rows ? chip.dies : 1),
+        part_{rows_.all(), work.extent.n, work.extent.k} {
+    if (mapping.split == Mapping::Split::columns) {
+      const Index all = work.extent.n, each = divide_up(all, dies_);
+      n0_ = least(each * die, all);
+      part_.n = least(each, all - n0_);
+    }
+    tile_ = {rows_.tile(), least(mapping.tile.n, part_.n), least(mapping.tile.k, part_.k)};
+    m_tiles_ = rows_.tiles();
     n_tiles_ = tile_.n == 0 ? 0 : divide_up(part_.n, tile_.n);
     k_tiles_ = tile_.k == 0 ? 1 : divide_up(part_.k, tile_.k);
-
-    const Index a_room = slots(chip.a, tile_.m * tile_.k * work.a_bytes()),
-                b_room = slots(chip.b, tile_.k * tile_.n * work.b_bytes()),
+    n_whole_ = tile_.n == 0 ? 0 : part_.n / tile_.n;
+    // Pieces of an image differ in size, whatever k they serve.
+    k_whole_ = tile_.k == 0 || (work.patches.overlap && !lines()) ? 0 : part_.k / tile_.k;
+    a_pieces_ = lines() ? 1 : k_tiles_;
+    const Index b_room = slots(chip.b, tile_.k * tile_.n * work.b_bytes()),
                 c_room = slots(chip.c, tile_.m * tile_.n * Work::kAccumulatorBytes);
+    const Index a_room = lines() ? slots_of_lines(chip.a) : slots(chip.a, largest_a());
     fits_ = a_room > 0 && b_room > 0 && c_room > 0;
     if (!fits_) return;
     const bool rows_outer = mapping.order == Mapping::Order::rows_outer;
-    a_stays_ = n_tiles_ == 1 || a_room >= m_tiles_ * k_tiles_ || (rows_outer && a_room >= k_tiles_);
+    a_stays_ =
+        n_tiles_ == 1 || a_room >= m_tiles_ * a_pieces_ || (rows_outer && a_room >= a_pieces_);
     b_stays_ =
         m_tiles_ == 1 || b_room >= n_tiles_ * k_tiles_ || (!rows_outer && b_room >= k_tiles_);
-    a_slots_ = least(a_room, work.batch * m_tiles_ * k_tiles_);
+    a_slots_ = least(a_room, work.batch * m_tiles_ * a_pieces_);
     b_slots_ = least(b_room, work.batch * n_tiles_ * k_tiles_);
     const Index results = mapping.results < kMostResults ? mapping.results : kMostResults;
     c_slots_ = chip.c.double_buffered && results > 1 ? least(c_room, results) : 1;
@@ -140,15 +117,15 @@ class Tiling {
   bool empty() const { return m_tiles_ == 0 || n_tiles_ == 0 || work_.batch == 0; }
   const Extent& part() const { return part_; }
   const Extent& tile() const { return tile_; }
+  const RowTiles& rows() const { return rows_; }
   Index a_slots() const { return a_slots_; }
   Index b_slots() const { return b_slots_; }
   Index c_slots() const { return c_slots_; }
-  Index multiplies() const { return work_.batch * m_tiles_ * n_tiles_ * k_tiles_; }
 
-  /// DRAM bytes that the whole program moves.
+  /// DRAM bytes that the whole program moves; of pieces of an image that overlap, at least.
   double dram_bytes() const {
     const auto d = [](Index x) { return static_cast<double>(x); };
-    const double a = d(part_.m) * d(part_.k) * d(work_.a_bytes()) * d(a_stays_ ? 1 : n_tiles_),
+    const double a = rows_.elements() * d(work_.a_bytes()) * d(a_stays_ ? 1 : n_tiles_),
                  b = d(part_.n) * d(part_.k) * d(work_.b_bytes()) * d(b_stays_ ? 1 : m_tiles_),
                  c = d(part_.m) * d(part_.n);
     const double activations =
@@ -157,9 +134,7 @@ class Tiling {
   }
 
   /// What the largest load of a receives over links.
-  Index link_bytes() const {
-    return remote() ? tile_.m * tile_.k * work_.a_bytes() / dies_ * (dies_ - 1) + dies_ : 0;
-  }
+  Index link_bytes() const { return remote() ? largest_a() / dies_ * (dies_ - 1) + dies_ : 0; }
 
   /// Calls emit(instruction) for the whole program until it returns false. Between iterations,
   /// emit.skip(repeats), if there is such a function, says how many to leave out.
@@ -168,117 +143,191 @@ class Tiling {
     // A die without columns of its own still quantizes its share of the rows.
     if (work_.quantizes && !lower_quantize(emit)) return false;
     if (empty()) return true;
-    const bool rows_outer = mapping_.order == Mapping::Order::rows_outer;
-    const Index outer = rows_outer ? m_tiles_ : n_tiles_, inner = rows_outer ? n_tiles_ : m_tiles_;
-    Index a_loads = 0, b_loads = 0, results = 0;
-    Instruction pending;  // the tile whose epilogue and store are still to come
-    bool has_pending = false;
-    for (Index p = 0; p < work_.batch; ++p) {
-      // Iterations are alike if their tiles are whole; the first loads what stays.
-      const Index k_alike = tile_.k == 0 ? 0 : part_.k / tile_.k;
-      const Index inner_alike = (rows_outer ? part_.n / tile_.n : part_.m / tile_.m),
-                  outer_alike = (rows_outer ? part_.m / tile_.m : part_.n / tile_.n);
-      for (Index o = 0; o < outer; ++o) {
-        for (Index i = 0; i < inner; ++i, ++results) {
-          const Index mi = rows_outer ? o : i, ni = rows_outer ? i : o;
-          Instruction x;
-          x.product = p;
-          x.m = m0_ + mi * tile_.m;
-          x.n = n0_ + ni * tile_.n;
-          x.size.m = least(tile_.m, part_.m - mi * tile_.m);
-          x.size.n = least(tile_.n, part_.n - ni * tile_.n);
-          x.c = results % c_slots_;
-          for (Index ki = 0; ki < k_tiles_; ++ki) {
-            x.k = ki * tile_.k;
-            x.size.k = least(tile_.k, part_.k - x.k);
-            const Index a_number = (p * m_tiles_ + mi) * k_tiles_ + ki,
-                        b_number = (p * n_tiles_ + ni) * k_tiles_ + ki;
-            x.a = (a_stays_ ? a_number : a_loads) % a_slots_;
-            x.b = (b_stays_ ? b_number : b_loads) % b_slots_;
-            if (!a_stays_ || ni == 0) {
-              ++a_loads;
-              if (!emit(load_a(x))) return false;
-            }
-            if (!b_stays_ || mi == 0) {
-              ++b_loads;
-              if (!emit(load_b(x))) return false;
-            }
-            x.kind = Instruction::Kind::multiply;
-            x.first = ki == 0;
-            x.last = ki + 1 == k_tiles_;
-            if (!emit(x)) return false;
-            if (has_pending) {
-              has_pending = false;
-              if (!finish(pending, emit)) return false;
-            }
-            const Index n = skip(emit, 2, ki, k_alike - ki - 1, a_number + 1, b_number + 1, a_loads,
-                                 b_loads, results);
-            ki += n;
-            if (!a_stays_ || ni == 0) a_loads += n;
-            if (!b_stays_ || mi == 0) b_loads += n;
+    Progress at;
+    for (at.product = 0; at.product < work_.batch; ++at.product) {
+      if (mapping_.order == Mapping::Order::rows_outer) {
+        for (Index mi = 0; mi < m_tiles_; ++mi) {
+          for (Index ni = 0; ni < n_tiles_; ++ni) {
+            if (!lower_tile(mi, ni, at, emit)) return false;
+            ni += leap_columns(ni, mi, 1, at, emit);
           }
-          pending = x;
-          has_pending = c_slots_ > 1;
-          if (!has_pending && !finish(x, emit)) return false;
-          const Index next_m = rows_outer ? mi : mi + 1, next_n = rows_outer ? ni + 1 : ni;
-          const Index n = skip(emit, 0, i, inner_alike - i - 1, (p * m_tiles_ + next_m) * k_tiles_,
-                               (p * n_tiles_ + next_n) * k_tiles_, a_loads, b_loads, results + 1);
-          i += n;
-          results += n;
-          a_loads += n * k_tiles_;
-          b_loads += n * k_tiles_;
-          pending.c = results % c_slots_;
+          mi += leap_rows(mi, 0, n_tiles_, at, emit);
         }
-        const Index next = o + 1;
-        const Index n = skip(
-            emit, 1, o, outer_alike - next, (p * m_tiles_ + (rows_outer ? next : 0)) * k_tiles_,
-            (p * n_tiles_ + (rows_outer ? 0 : next)) * k_tiles_, a_loads, b_loads, results);
-        o += n;
-        results += n * inner;
-        a_loads += n * inner * k_tiles_;
-        b_loads += n * inner * k_tiles_;
-        pending.c = (results + c_slots_ - 1) % c_slots_;
+      } else {
+        for (Index ni = 0; ni < n_tiles_; ++ni) {
+          for (Index mi = 0; mi < m_tiles_; ++mi) {
+            if (!lower_tile(mi, ni, at, emit)) return false;
+            mi += leap_rows(mi, ni, 1, at, emit);
+          }
+          ni += leap_columns(ni, 0, m_tiles_, at, emit);
+        }
       }
-      const Index n = skip(emit, 3, p, work_.batch - p - 1, (p + 1) * m_tiles_ * k_tiles_,
-                           (p + 1) * n_tiles_ * k_tiles_, a_loads, b_loads, results);
-      p += n;
-      results += n * outer * inner;
-      a_loads += n * outer * inner * k_tiles_;
-      b_loads += n * outer * inner * k_tiles_;
-      pending.c = (results + c_slots_ - 1) % c_slots_;
+      at.product += leap(Repeats::products, {0, work_.batch - 1}, at.product, m_tiles_ * n_tiles_,
+                         m_tiles_, n_tiles_, at, emit);
     }
-    return !has_pending || finish(pending, emit);
+    return !at.has_pending || finish(at.pending, emit);
   }
 
  private:
+  struct Progress {
+    Index product = 0;
+    Index a_loads = 0, b_loads = 0, results = 0;
+    Instruction pending;  ///< the tile whose epilogue and store are still to come
+    bool has_pending = false;
+  };
+
   static Index least(Index a, Index b) { return a < b ? a : b; }
   /// Activations of other dies come over links.
   bool remote() const { return mapping_.split == Mapping::Split::columns && dies_ > 1; }
+  bool lines() const { return rows_.lines(); }
 
-  static Index slots(const Buffer& buffer, Index tile_bytes) {
-    const double room = buffer.kib * 1024;
+  static Index slots(double room, Index tile_bytes) {
+    if (room < static_cast<double>(tile_bytes)) return 0;
     if (tile_bytes == 0 || room >= static_cast<double>(tile_bytes) * kMostSlots) return kMostSlots;
     return static_cast<Index>(room) / tile_bytes;
   }
+  static Index slots(const Buffer& buffer, Index tile_bytes) {
+    return slots(buffer.kib * 1024, tile_bytes);
+  }
 
-  /// After iteration `done` of a loop; the next begins with tiles of these numbers.
+  /// A slot is for what a tile brings. What earlier tiles brought and the oldest still needs comes
+  /// on top; where images or groups follow each other, that of two.
+  Index slots_of_lines(const Buffer& buffer) const {
+    const RowTiles::Lines x = rows_.measure_lines();
+    const double room = buffer.kib * 1024;
+    const auto bytes = [&](Index elements) {
+      return static_cast<double>(elements * work_.a_bytes());
+    };
+    const bool all = room >= bytes(x.all) + (work_.batch > 1 ? bytes(x.kept) : 0);
+    if (all && m_tiles_ <= kMostSlots) return m_tiles_ < 1 ? 1 : m_tiles_;
+    const bool several = work_.batch > 1 || x.images > 1;
+    return least(slots(room - bytes(x.kept) * (several ? 2 : 1), x.fresh * work_.a_bytes()),
+                 kMostAhead);
+  }
+
+  /// No tile of A is larger.
+  Index largest_a() const {
+    const Index piece = rows_.largest();
+    return (lines() ? piece : least(piece, tile_.m * tile_.k)) * work_.a_bytes();
+  }
+
+  /// All slices of one tile of C.
   template <class Emit>
-  Index skip(Emit&& emit, int level, Index done, Index left, Index a_number, Index b_number,
-             Index a_loads, Index b_loads, Index results) const {
-    if constexpr (requires(const Repeats& r) { emit.skip(r); }) {
-      // Looking for a steady state takes as long as a few instructions: it is done after iterations
-      // 2^i - 1 and 2^i, whose states are compared.
-      const bool looks = (done & (done - 1)) == 0 || (done & (done + 1)) == 0;
-      if (left < 3 || !looks) return 0;
-      const Index a = a_stays_ ? a_number : a_loads, b = b_stays_ ? b_number : b_loads;
-      return emit.skip({level, left, a % a_slots_, b % b_slots_, results % c_slots_});
+  bool lower_tile(Index mi, Index ni, Progress& at, Emit& emit) const {
+    Instruction x;
+    x.product = at.product;
+    x.rows = mi;
+    x.m = rows_.first(mi);
+    x.n = n0_ + ni * tile_.n;
+    x.size.m = rows_.size(mi);
+    x.size.n = least(tile_.n, part_.n - ni * tile_.n);
+    x.c = at.results % c_slots_;
+    const Index a_number = (at.product * m_tiles_ + mi) * a_pieces_,
+                b_number = (at.product * n_tiles_ + ni) * k_tiles_;
+    for (Index ki = 0; ki < k_tiles_; ++ki) {
+      x.k = ki * tile_.k;
+      x.size.k = least(tile_.k, part_.k - x.k);
+      const bool a_begins = ki == 0 || !lines(), loads_a = a_begins && (!a_stays_ || ni == 0),
+                 loads_b = !b_stays_ || mi == 0;
+      if (a_begins) x.a = (a_stays_ ? a_number + ki : at.a_loads) % a_slots_;
+      x.b = (b_stays_ ? b_number + ki : at.b_loads) % b_slots_;
+      if (loads_a) {
+        ++at.a_loads;
+        if (!emit(load_a(x))) return false;
+      }
+      if (loads_b) {
+        ++at.b_loads;
+        if (!emit(load_b(x))) return false;
+      }
+      x.kind = Instruction::Kind::multiply;
+      x.first = ki == 0;
+      x.last = ki + 1 == k_tiles_;
+      if (!emit(x)) return false;
+      if (at.has_pending) {
+        at.has_pending = false;
+        if (!finish(at.pending, emit)) return false;
+      }
+      Index n = 0;
+      if (may_skip(emit, {0, k_whole_ - 1}, ki)) {
+        const Index next_a = a_stays_ ? a_number + ki + 1 : at.a_loads,
+                    next_b = b_stays_ ? b_number + ki + 1 : at.b_loads;
+        n = skip(emit, {Repeats::terms, k_whole_ - 1 - ki, at.results * k_tiles_ + ki, 1,
+                        lines() ? x.a : next_a % a_slots_, next_b % b_slots_, at.results % c_slots_,
+                        ki + 1 == begin_of_looks(ki + 1)});
+      }
+      ki += n;
+      if (loads_a && !lines()) at.a_loads += n;
+      if (loads_b) at.b_loads += n;
     }
+    ++at.results;
+    at.pending = x;
+    at.has_pending = c_slots_ > 1;
+    return at.has_pending || finish(x, emit);
+  }
+
+  /// Whether to look for a steady state after iteration `done`, one of the run. That takes as long
+  /// as a few instructions: a state is remembered after iterations 2^i - 1, and the next few are
+  /// compared with it.
+  template <class Emit>
+  static bool may_skip(const Emit&, const Axis::Run& run, Index done) {
+    constexpr Index kLongestPeriod = 8;
+    const Index number = done - run.first + 1;
+    return requires(Emit & e, const Repeats& r) { e.skip(r); }
+    &&number >= 1 && run.last - done >= 3 && number - begin_of_looks(number) <= kLongestPeriod;
+  }
+  static Index begin_of_looks(Index number) {
+    return static_cast<Index>(std::bit_floor(static_cast<std::uint64_t>(number)));
+  }
+  template <class Emit>
+  static Index skip(Emit& emit, const Repeats& r) {
+    if constexpr (requires { emit.skip(r); }) return emit.skip(r);
     return 0;
+  }
+
+  /// How many iterations to leave out of a loop over tiles of C, `tiles` of them in an iteration;
+  /// the next begins with tiles next_m and next_n of A and B.
+  template <class Emit>
+  Index leap(Repeats::Level level, const Axis::Run& run, Index done, Index tiles, Index next_m,
+             Index next_n, Progress& at, Emit& emit) const {
+    if (!may_skip(emit, run, done)) return 0;
+    const Index a = a_stays_ ? (at.product * m_tiles_ + next_m) * a_pieces_ : at.a_loads,
+                b = b_stays_ ? (at.product * n_tiles_ + next_n) * k_tiles_ : at.b_loads;
+    const Index number = done - run.first + 1;
+    const Index n =
+        skip(emit, {level, run.last - done, at.results * k_tiles_, tiles * k_tiles_, a % a_slots_,
+                    b % b_slots_, at.results % c_slots_, number == begin_of_looks(number)});
+    at.results += n * tiles;
+    at.a_loads += n * tiles * a_pieces_;
+    at.b_loads += n * tiles * k_tiles_;
+    at.pending.c = (at.results + c_slots_ - 1) % c_slots_;
+    return n;
+  }
+
+  template <class Emit>
+  Index leap_columns(Index ni, Index next_m, Index tiles, Progress& at, Emit& emit) const {
+    return leap(Repeats::columns, {0, n_whole_ - 1}, ni, tiles, next_m, ni + 1, at, emit);
+  }
+
+  /// By every axis that tile mi is the last of, from the innermost.
+  template <class Emit>
+  Index leap_rows(Index mi, Index next_n, Index tiles, Progress& at, Emit& emit) const {
+    Index m = mi;
+    Index below = 1;  // tiles of rows in an iteration
+    for (int d = rows_.cut(); d >= 0; --d) {
+      const Index count = rows_.count(d), t = m / below % count;
+      const Index n = leap(static_cast<Repeats::Level>(d), rows_.alike(d, t), t, tiles * below,
+                           m + 1, next_n, at, emit);
+      m += n * below;
+      if (t + n + 1 < count) break;
+      below *= count;
+    }
+    return m - mi;
   }
 
   Instruction load_a(Instruction x) const {
     x.kind = Instruction::Kind::load_a;
-    const Index bytes = x.size.m * x.size.k * work_.a_bytes();
+    if (lines()) x.size.k = part_.k;
+    const Index bytes = rows_.piece(x.rows, x.k, x.size.k) * work_.a_bytes();
     // Each die reads its part from its own memory and sends it to the others.
     x.dram_bytes = remote() ? bytes * (die_ + 1) / dies_ - bytes * die_ / dies_ : bytes;
     x.link_bytes = bytes - x.dram_bytes;
@@ -319,7 +368,7 @@ class Tiling {
         Instruction x;
         x.kind = Instruction::Kind::quantize;
         x.product = p;
-        x.m = m0_ + m;
+        x.m = rows_.first(0) + m;
         x.size = {least(tile_.m, end - m), 0, part_.k};
         x.dram_bytes = x.size.m * x.size.k * size_of(work_.a);  // read; a byte each is written
         if (!emit(x)) return false;
@@ -331,9 +380,12 @@ class Tiling {
   const Work& work_;
   const Mapping& mapping_;
   const Index die_, dies_;
+  const RowTiles rows_;
   Extent part_, tile_;
-  Index m0_ = 0, n0_ = 0;
+  Index n0_ = 0;
   Index m_tiles_ = 0, n_tiles_ = 0, k_tiles_ = 0;
+  Index n_whole_ = 0, k_whole_ = 0;  ///< tiles that are as large as any, and alike
+  Index a_pieces_ = 0;               ///< of a tile of rows
   Index a_slots_ = 0, b_slots_ = 0, c_slots_ = 0;
   bool fits_ = false, a_stays_ = false, b_stays_ = false;
 };

@@ -25,6 +25,8 @@ struct Mapping {
   Split split = Split::rows;  ///< rows: weights are in every die's memory. columns: every die has
                               ///< its part of the weights and gets the activations over the links
   Index results = 4;          ///< tiles of C in flight, at most
+  bool lines = false;  ///< of a convolution: buffer a holds lines of the image from the first
+                       ///< tile that touches them to the last, and no others
   bool operator==(const Mapping&) const = default;
 };
 
@@ -119,8 +121,9 @@ inline EnergyUse energy_of(const Counts& c, const Energy& e, double mac_pj, doub
 struct Report {
   std::string chip;
   Extent extent;    ///< of one product; rows of all batch elements that share weights together
-  Index batch = 1;  ///< products
+  Index batch = 1;  ///< products: weight matrices, or groups of a convolution
   DType a = DType::s8, b = DType::s8, c = DType::s32;
+  Index input_bytes = 0;  ///< of A in memory; of a convolution, of what its taps touch
   Mapping mapping;
 
   Index cycles = 0;

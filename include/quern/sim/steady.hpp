@@ -1,5 +1,5 @@
 // The state of a timer, and when it repeats. A long program is a few iterations of its loops again
-// and again: once an iteration leaves every unit as the one before did, only later, all the others
+// and again: once an iteration leaves every unit as an earlier one did, only later, all the others
 // will, so they need not be walked. Exact: nothing is extrapolated that could come out differently.
 #pragma once
 
@@ -76,29 +76,29 @@ struct Totals {
   }
 };
 
-/// Remembers where a timer stood after the last iteration of each loop.
+/// Remembers where a timer stood after some iteration of each loop, and compares those after it:
+/// a state may come back after a few iterations, such as when engines take turns.
 class SteadyState {
  public:
   /// `link_time`: of the longest transfer over links, latency included.
   SteadyState(bool preload, Index link_time) : preload_(preload), link_time_(link_time) {}
 
-  /// If the last iteration only moved everything on by the time it took, moves on by all the
-  /// iterations to come and returns their number; else returns 0. Beyond kLongest cycles the array
-  /// is only free at `limit`.
+  /// If the iterations since the one remembered only moved everything on by the time they took,
+  /// moves on by as many such periods as are still to come and returns the number of iterations;
+  /// else returns 0. Beyond kLongest cycles the array is only free at `limit`.
   Index skip(Clocks& t, Totals& totals, const Repeats& at, Index limit) {
     Snapshot& before = snapshots_[at.level];
-    const Snapshot now = snapshot(t, totals, at);
-    const bool steady = before.at.left == at.left + 1 && before.count == now.count &&
-                        std::equal(now.times, now.times + now.count, before.times);
-    if (!steady) {
-      before = now;
+    const Index period = before.at.left - at.left;
+    if (period < 1 || before.at.at + period * at.step != at.at || !matches(before, t, at)) {
+      if (at.remember) take(before, t, totals, at);
       return 0;
     }
-    const Index n = at.left;
+    before.at.left = -1;
+    const Index n = at.left / period;
     Index time = 0;
-    if (!multiply_fits(n, now.array_free - before.array_free, &time) || time > Clocks::kLongest) {
+    if (!multiply_fits(n, t.array_free - before.array_free, &time) || time > Clocks::kLongest) {
       t.array_free = limit;
-      return n;
+      return n * period;
     }
     t.for_each([time](Index& x) { x += time; });
     totals.repeat(before.totals, n);
@@ -109,8 +109,7 @@ class SteadyState {
     rotate(t.a, t.a_used, before.at.a, at.a);
     rotate(t.b, t.b_used, before.at.b, at.b);
     rotate(t.c, t.c_used, before.at.c, at.c);
-    before.at.left = -1;
-    return n;
+    return n * period;
   }
 
  private:
@@ -118,53 +117,70 @@ class SteadyState {
   struct Snapshot {
     Repeats at = {.left = -1};
     Index array_free = 0;
-    int count = 0;
     Index times[12 + Clocks::kMostEngines + 6 * Tiling::kMostSlots + 3 * Tiling::kMostResults];
     Totals totals;
   };
 
   static Index larger(Index a, Index b) { return a > b ? a : b; }
 
-  /// Times that are so long past that they cannot matter any more count as the latest such.
-  Snapshot snapshot(const Clocks& t, const Totals& totals, const Repeats& at) const {
-    Snapshot s;
+  void take(Snapshot& s, const Clocks& t, const Totals& totals, const Repeats& at) const {
     s.at = at;
     s.array_free = t.array_free;
     s.totals = totals;
-    const auto add = [&](Index time) { s.times[s.count++] = time - t.array_free; };
-    for (const Index time : {t.results, t.dram_free, larger(t.stored, t.array_free)}) add(time);
+    Index* out = s.times;
+    visit(t, at, [&](Index time) {
+      *out++ = time;
+      return true;
+    });
+  }
+  bool matches(const Snapshot& s, const Clocks& t, const Repeats& at) const {
+    const Index* then = s.times;
+    return visit(t, at, [&](Index time) { return *then++ == time; });
+  }
+
+  /// Calls f(time) until it returns false. Times that are so long past that they cannot matter any
+  /// more count as the latest such.
+  template <class F>
+  bool visit(const Clocks& t, const Repeats& at, F&& f) const {
+    const auto add = [&](Index time) { return f(time - t.array_free); };
     // Within a tile of C, the next epilogue comes after products that are still to be made.
-    add(at.level == 2 ? larger(t.vector_free, t.array_free) : t.vector_free);
-    if (preload_) add(t.load_free);
+    const Index vector =
+        at.level == Repeats::terms ? larger(t.vector_free, t.array_free) : t.vector_free;
+    if (!add(t.results) || !add(t.dram_free) || !add(larger(t.stored, t.array_free)) ||
+        !add(vector) || (preload_ && !add(t.load_free))) {
+      return false;
+    }
     // DRAM and engines begin nothing before dram_free. A link may, as often as there are slots;
     // what it has brought by then, before the DRAM brings its part of the tile, does not matter.
     const Index past = t.dram_free < t.array_free ? t.dram_free : t.array_free;
     const Index link_past = link_time_ < Clocks::kLongest / Tiling::kMostSlots
                                 ? past - link_time_ * t.a_used
                                 : -Clocks::kLongest;
-    add(larger(t.residual, past));
-    for (const Index time : {t.quantized, t.link_free}) add(larger(time, link_past));
+    if (!add(larger(t.residual, past)) || !add(larger(t.quantized, link_past)) ||
+        !add(larger(t.link_free, link_past))) {
+      return false;
+    }
     for (Index e = 0; e < t.engines; ++e) {
-      add(larger(t.engine_free[(t.next_engine + e) % t.engines], past));
+      if (!add(larger(t.engine_free[(t.next_engine + e) % t.engines], past))) return false;
     }
     const auto slots = [&](const Clocks::Slot* slot, Index used, Index first, Index busy_past) {
       for (Index i = 0; i < used; ++i) {
-        const Clocks::Slot& x = slot[(first + i) % used];
+        const Clocks::Slot& x = slot[first + i < used ? first + i : first + i - used];
         const bool awaited = x.ready > t.array_free;
-        add(awaited ? x.ready : t.array_free);
-        add(larger(x.busy, busy_past));
-        s.times[s.count++] = awaited ? static_cast<Index>(x.why) : 0;
+        if (!add(awaited ? x.ready : t.array_free) || !add(larger(x.busy, busy_past)) ||
+            !f(awaited ? static_cast<Index>(x.why) : 0)) {
+          return false;
+        }
       }
+      return true;
     };
-    slots(t.a, t.a_used, at.a, link_past);
-    slots(t.b, t.b_used, at.b, past);
-    slots(t.c, t.c_used, at.c, past);
-    return s;
+    return slots(t.a, t.a_used, at.a, link_past) && slots(t.b, t.b_used, at.b, past) &&
+           slots(t.c, t.c_used, at.c, past);
   }
 
   const bool preload_;
   const Index link_time_;
-  Snapshot snapshots_[4];  // of the levels of Repeats
+  Snapshot snapshots_[Repeats::kLevels];
 };
 
 }  // namespace sim

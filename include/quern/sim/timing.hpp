@@ -21,7 +21,8 @@ class Timer {
   static constexpr Index kLongest = Clocks::kLongest;
 
  public:
-  /// Stops, returning false, beyond `limit` cycles. Counts only if `counting`.
+  /// Stops, returning false, beyond `limit` cycles. Counts only DRAM bytes unless
+  /// `counting`.
   Timer(const Chip& chip, const Work& work, const Mapping& mapping, const Tiling& tiling, Index die,
         bool counting, Index limit = INT64_MAX, const Trace* trace = nullptr)
       : chip_(chip),
@@ -52,7 +53,7 @@ class Timer {
         break;
       case Instruction::Kind::load_c:
         t_.residual = transfer(x, 0, x.dram_bytes);
-        add(totals_.counts.dram_read_bytes, x.dram_bytes);
+        totals_.counts.dram_read_bytes += x.dram_bytes;
         break;
       case Instruction::Kind::multiply:
         multiply(x);
@@ -67,7 +68,7 @@ class Timer {
     return t_.array_free <= limit_ && t_.dram_free <= limit_;
   }
 
-  /// All iterations to come, if they are like the last one. Else 0.
+  /// Iterations to come that are like the last ones.
   Index skip(const Repeats& at) {
     return trace_ == nullptr ? steady_.skip(t_, totals_, at, limit_) : 0;
   }
@@ -99,6 +100,10 @@ class Timer {
     r.vector_cycles = totals_.vector;
   }
   const Counts& counts() const { return totals_.counts; }
+  /// Counted in any case.
+  double dram_bytes() const {
+    return static_cast<double>(totals_.counts.dram_read_bytes + totals_.counts.dram_write_bytes);
+  }
   Index folds() const { return totals_.folds; }
   /// Processing elements that held something, summed over folds.
   double mapped() const { return totals_.mapped; }
@@ -182,7 +187,7 @@ class Timer {
       }
       add(totals_.counts.link_bytes, x.link_bytes);
     }
-    add(totals_.counts.dram_read_bytes, x.dram_bytes);
+    totals_.counts.dram_read_bytes += x.dram_bytes;
     add(x.kind == Instruction::Kind::load_a ? totals_.counts.buffer_a_write_bytes
                                             : totals_.counts.buffer_b_write_bytes,
         x.dram_bytes + x.link_bytes);
@@ -308,7 +313,7 @@ class Timer {
     Slot& c = t_.c[x.c];
     c.ready = t_.stored = larger(t_.stored, transfer(x, begin, x.dram_bytes));
     c.why = c.ready - begin > begin - c.busy ? Stall::store : Stall::vector;
-    add(totals_.counts.dram_write_bytes, x.dram_bytes);
+    totals_.counts.dram_write_bytes += x.dram_bytes;
   }
 
   /// Reading, scaling and writing overlap; everything that reads the result waits for all of it.
@@ -322,8 +327,8 @@ class Timer {
                      vector_time(elements, kQuantizeSteps, 0);
     t_.quantized = larger(t_.dram_free, t_.vector_free + write);
     event(Event::Unit::vector, x, "quantize", begin, t_.vector_free);
-    add(totals_.counts.dram_read_bytes, x.dram_bytes);
-    add(totals_.counts.dram_write_bytes, elements);
+    totals_.counts.dram_read_bytes += x.dram_bytes;
+    totals_.counts.dram_write_bytes += elements;
   }
 
   /// When the sums in slot c are complete: the last multiply's, or those of the tile before it.

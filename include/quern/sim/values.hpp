@@ -23,60 +23,75 @@ namespace sim {
 /// An operand in a buffer: int8 less its zero point, or a float.
 using Integer = std::int16_t;
 
-/// One call. Memory: bytes(..) of it.
+/// Element of any float type, as a float; of an int8 type, less its zero point.
+template <class T>
+T operand(const ConstMatrixView& m, Index j, std::int32_t zero) {
+  if constexpr (std::is_same_v<T, float>) {
+    return load_float(m, 0, 0, j);
+  } else {
+    return static_cast<Integer>(quern::detail::load_int8(m, 0, 0, j) - zero);
+  }
+}
+
+/// What steps need of a row, and the number that they are told.
+struct RowInputs {
+  StepInputs steps;
+  Index row;
+};
+
+/// One call. Where its operands are is Call's affair:
+///
+///   problem()                      types, zero points of b, epilogue
+///   quantize(product, row)         if the program has rows quantized
+///   read(product, row, k, n, out)  n terms from k on of a row of A
+///   scaled(v, product, row)        a sum of integers, times its row's scale if there is one
+///   inputs(product, row)           RowInputs
+///   c(product, row)                a row of C, as a matrix of one row
+///   column(x)                      where the instruction's columns begin in it
+///   kPatches                       slots of a hold pieces of an image. They are not copied: a slot
+///                                  says what it has, and rows are read from the image itself
+///
+/// Memory: bytes(..) of it.
+template <class Call>
 class Values {
  public:
-  Values(const GemmProblem& problem, const ConstMatrixView& weights, const GemmArgs& args,
-         std::byte* memory)
-      : p_(problem), weights_(weights), args_(args), integer_(is_int8(problem.b)) {
-    Carver carver(memory);
-    const Index m = args.a.rows * args.a.batch;
-    if (quantizes()) {
-      scale_ = carver.take<float>(m);
-      quantized_ = carver.take<std::int8_t>(m * p_.k);
-    }
-    slots_ = carver.take<std::byte>(0);
-  }
+  Values(Call& call, const ConstMatrixView& weights, std::byte* memory)
+      : call_(call), weights_(weights), memory_(memory), integer_(is_int8(weights.type)) {}
 
-  /// What a call of m rows (of all batch elements together) needs at most, on a chip.
-  static double bytes(const Chip& chip, const GemmProblem& p, double m) {
-    const bool integer = is_int8(p.b), quantizes = integer && is_float(p.a);
-    const double word = integer ? sizeof(Integer) : sizeof(float), k = static_cast<double>(p.k + 1),
-                 n = static_cast<double>(p.n), batch = static_cast<double>(p.batch);
+  /// What the slots need at most on a chip, for so many rows.
+  static double bytes(const Chip& chip, DType a, DType b, double m, double n, double k,
+                      double batch) {
+    const double word = is_int8(b) ? sizeof(Integer) : sizeof(float);
     // Slots hold whole tiles, no more than fit the buffer nor than twice the operand each way.
-    const auto room = [](const Buffer& b, double element, double operand) {
-      const double most = b.kib * 1024 / element;
+    const auto room = [](const Buffer& buffer, double element, double operand) {
+      const double most = buffer.kib * 1024 / element;
       return most < 4 * operand ? most : 4 * operand;
     };
-    double total = room(chip.a, quantizes ? 1.0 : static_cast<double>(size_of(p.a)), m * k) * word +
-                   room(chip.b, static_cast<double>(size_of(p.b)), k * n * batch) * word +
-                   room(chip.c, Work::kAccumulatorBytes, m * n) * 4;
-    if (quantizes) total += m * (k + 4);
-    return total + 8 * static_cast<double>(kAlignment);
+    const double a_bytes = static_cast<double>(is_int8(b) ? 1 : size_of(a)),
+                 a_words = Call::kPatches ? k : room(chip.a, a_bytes, m * k);
+    return a_words * word + room(chip.b, static_cast<double>(size_of(b)), k * n * batch) * word +
+           room(chip.c, Work::kAccumulatorBytes, m * n) * 4 + 8 * static_cast<double>(kAlignment);
   }
 
-  /// Runs every die's program; the rows that are quantized first serve all dies.
+  /// Runs every die's program.
   void run(const Chip& chip, const Work& work, const Mapping& mapping) {
     dataflow_ = mapping.dataflow;
     array_rows_ = chip.array.rows;
-    if (quantizes()) {
-      for (Index die = 0; die < chip.dies; ++die) {
-        Tiling(chip, work, mapping, die).lower([&](const Instruction& x) {
-          if (x.kind != Instruction::Kind::quantize) return false;
-          quantize(x);
-          return true;
-        });
-      }
+    if constexpr (requires { call_.quantize(Index{}, Index{}); }) {
+      if (work.quantizes) quantize(chip, work, mapping);
     }
     for (Index die = 0; die < chip.dies; ++die) {
       const Tiling tiling(chip, work, mapping, die);
       if (tiling.empty()) continue;
+      tiling_ = &tiling;
       tile_ = tiling.tile();
       const Index word = integer_ ? Index{sizeof(Integer)} : Index{sizeof(float)};
-      Carver carver(slots_);
-      a_ = carver.take<std::byte>(tiling.a_slots() * tile_.m * tile_.k * word);
+      Carver carver(memory_);
+      a_ = carver.take<std::byte>(
+          (Call::kPatches ? tile_.k : tiling.a_slots() * tile_.m * tile_.k) * word);
       b_ = carver.take<std::byte>(tiling.b_slots() * tile_.k * tile_.n * word);
       c_ = carver.take<std::uint32_t>(tiling.c_slots() * tile_.m * tile_.n);
+      for (Piece& piece : pieces_) piece = {};
       tiling.lower([&](const Instruction& x) {
         step(x);
         return true;
@@ -85,16 +100,39 @@ class Values {
   }
 
  private:
-  bool quantizes() const { return integer_ && is_float(p_.a); }
+  /// Rows that are quantized serve all dies.
+  void quantize(const Chip& chip, const Work& work, const Mapping& mapping) {
+    for (Index die = 0; die < chip.dies; ++die) {
+      Tiling(chip, work, mapping, die).lower([&](const Instruction& x) {
+        if (x.kind != Instruction::Kind::quantize) return false;
+        for (Index i = 0; i < x.size.m; ++i) call_.quantize(x.product, x.m + i);
+        return true;
+      });
+    }
+  }
+
+  /// What a slot of a has of an image.
+  struct Piece {
+    Index product = -1, rows = -1, k = 0, count = 0;
+    bool holds(const Instruction& x) const {
+      return product == x.product && rows == x.rows && k <= x.k && x.k + x.size.k <= k + count;
+    }
+  };
 
   void step(const Instruction& x) {
     switch (x.kind) {
       case Instruction::Kind::load_a:
-        return integer_ ? load_a(x, a_slot<Integer>(x)) : load_a(x, a_slot<float>(x));
+        if constexpr (Call::kPatches) {
+          pieces_[x.a] = {x.product, x.rows, x.k, x.size.k};
+        } else {
+          integer_ ? load_a(x, a_slot<Integer>(x)) : load_a(x, a_slot<float>(x));
+        }
+        return;
       case Instruction::Kind::load_b:
         return integer_ ? load_b(x, b_slot<Integer>(x)) : load_b(x, b_slot<float>(x));
       case Instruction::Kind::multiply:
-        return integer_ ? multiply_integers(x) : multiply_floats(x);
+        for (Index i = 0; i < x.size.m; ++i) integer_ ? integer_row(x, i) : float_row(x, i);
+        return;
       case Instruction::Kind::epilogue:
         return epilogue(x);
       case Instruction::Kind::store:
@@ -116,91 +154,51 @@ class Values {
   std::uint32_t* c_row(const Instruction& x, Index i) const {
     return c_ + (x.c * tile_.m + i) * tile_.n;
   }
-
-  /// A row of a product is a row of a batch element; with shared weights all elements are one.
-  struct Row {
-    Index batch, row;
-    Index number;  // of all rows of the call
-  };
-  Row row_of(const Instruction& x, Index i) const {
-    const Index rows = args_.a.rows, m = x.m + i;
-    if (p_.batch == 1) return {m / rows, m % rows, m};
-    return {x.product, m, x.product * rows + m};
-  }
-
-  void quantize(const Instruction& x) {
-    for (Index i = 0; i < x.size.m; ++i) {
-      const Row r = row_of(x, i);
-      const RowQuantization q = quern::detail::row_quantization(args_.a, r.batch, r.row);
-      scale_[r.number] = q.scale;
-      std::int8_t* out = quantized_ + r.number * p_.k;
-      for (Index k = 0; k < p_.k; ++k) {
-        out[k] = static_cast<std::int8_t>(
-            quern::quantize(load_float(args_.a, r.batch, r.row, k) * q.inverse, 0, DType::s8));
-      }
-    }
+  Index row(const Instruction& x, Index i) const {
+    return Call::kPatches ? tiling_->rows().row(x.rows, i) : x.m + i;
   }
 
   template <class T>
   void load_a(const Instruction& x, T* out) const {
     for (Index i = 0; i < x.size.m; ++i, out += tile_.k) {
-      const Row r = row_of(x, i);
-      if constexpr (std::is_same_v<T, float>) {
-        for (Index k = 0; k < x.size.k; ++k) out[k] = load_float(args_.a, r.batch, r.row, x.k + k);
-      } else if (quantizes()) {
-        const std::int8_t* row = quantized_ + r.number * p_.k + x.k;
-        for (Index k = 0; k < x.size.k; ++k) out[k] = row[k];
-      } else {
-        const std::int32_t za = p_.a_zero_points == ZeroPoints::per_row
-                                    ? args_.a_zero_points[static_cast<std::size_t>(r.number)]
-                                    : p_.a_zero_point;
-        load_row(
-            args_.a, r.batch, r.row, x.k, x.size.k, [za](Index) { return za; }, out);
-      }
+      call_.read(x.product, row(x, i), x.k, x.size.k, out);
+    }
+  }
+  /// Row i of the tile in slot a. If the slot has another piece of the image, nonsense.
+  template <class T>
+  const T* a_row(const Instruction& x, Index i) const {
+    if constexpr (Call::kPatches) {
+      T* patch = reinterpret_cast<T*>(a_);
+      call_.read(x.product, row(x, i), x.k, x.size.k, patch);
+      if (!pieces_[x.a].holds(x)) std::fill_n(patch, x.size.k, static_cast<T>(-99));
+      return patch;
+    } else {
+      return a_slot<T>(x) + i * tile_.k;
     }
   }
 
   template <class T>
   void load_b(const Instruction& x, T* out) const {
+    const auto& zeros = call_.problem().b_zero_points;
+    const std::int32_t* zb = zeros.empty() ? nullptr : zeros.data();
+    const Index step = zeros.size() == 1 ? 0 : 1, column = call_.column(x);
     for (Index k = 0; k < x.size.k; ++k, out += tile_.n) {
-      if constexpr (std::is_same_v<T, float>) {
-        for (Index j = 0; j < x.size.n; ++j) {
-          out[j] = load_float(weights_, x.product, x.k + k, x.n + j);
-        }
-      } else {
-        const std::size_t zeros = p_.b_zero_points.size();
-        const std::int32_t* zb = zeros == 0 ? nullptr : p_.b_zero_points.data();
-        const Index step = zeros == 1 ? 0 : 1;
-        load_row(
-            weights_, x.product, x.k + k, x.n, x.size.n,
-            [&](Index j) { return zb == nullptr ? 0 : zb[(x.n + j) * step]; }, out);
+      const ConstMatrixView row(element(weights_, x.product, x.k + k, x.n), weights_.type, 1,
+                                x.size.n);
+      for (Index j = 0; j < x.size.n; ++j) {
+        out[j] = operand<T>(row, j, zb == nullptr ? 0 : zb[(column + j) * step]);
       }
     }
   }
 
-  /// `count` int8 elements of a row, each less its zero point.
-  template <class Zero>
-  static void load_row(const ConstMatrixView& m, Index batch, Index row, Index first, Index count,
-                       Zero zero, Integer* out) {
-    const std::byte* from = element(m, batch, row, first);
-    const Index stride = m.col_stride;
-    const auto copy = [&](const auto* values) {
-      for (Index j = 0; j < count; ++j) out[j] = static_cast<Integer>(values[j * stride] - zero(j));
-    };
-    m.type == DType::s8 ? copy(reinterpret_cast<const std::int8_t*>(from))
-                        : copy(reinterpret_cast<const std::uint8_t*>(from));
-  }
-
-  void multiply_integers(const Instruction& x) const {
-    const Integer* a = a_slot<Integer>(x);
+  void integer_row(const Instruction& x, Index i) const {
+    const Integer* a = a_row<Integer>(x, i);
     const Integer* b = b_slot<Integer>(x);
-    for (Index i = 0; i < x.size.m; ++i, a += tile_.k) {
-      std::uint32_t* c = c_row(x, i);
-      if (x.first) std::fill_n(c, x.size.n, 0u);
-      Index k = 0;
-      for (; k + 4 <= x.size.k; k += 4) add_rows<4>(a + k, b + k * tile_.n, tile_.n, x.size.n, c);
-      for (; k < x.size.k; ++k) add_rows<1>(a + k, b + k * tile_.n, tile_.n, x.size.n, c);
-    }
+    std::uint32_t* c = c_row(x, i);
+    if (x.first) std::fill_n(c, x.size.n, 0u);
+    Index k = 0;
+    for (; k + 4 <= x.size.k; k += 4) add_rows<4>(a + k, b + k * tile_.n, tile_.n, x.size.n, c);
+    for (; k < x.size.k; ++k) add_rows<1>(a + k, b + k * tile_.n, tile_.n, x.size.n, c);
   }
 
   /// c[j] += a[0] b[0][j] + ...: |a b| <= 255 * 255. Plain enough for every compiler to vectorize.
@@ -214,9 +212,10 @@ class Values {
     }
   }
 
-  void multiply_floats(const Instruction& x) const {
-    const bool narrow = p_.a != DType::f32 && p_.b != DType::f32;
-    for (Index i = 0; i < x.size.m; ++i) narrow ? float_row<true>(x, i) : float_row<false>(x, i);
+  void float_row(const Instruction& x, Index i) const {
+    const auto& p = call_.problem();
+    const float* a = a_row<float>(x, i);
+    p.a != DType::f32&& p.b != DType::f32 ? float_row<true>(x, i, a) : float_row<false>(x, i, a);
   }
 
   /// A fused multiply-add. Products of 16-bit formats are exact, and so is their sum with a float
@@ -229,11 +228,10 @@ class Values {
   }
 
   template <bool kNarrow>
-  void float_row(const Instruction& x, Index i) const {
+  void float_row(const Instruction& x, Index i, const float* a) const {
     constexpr Index kColumns = 16;
     const bool in_place = dataflow_ == Dataflow::output_stationary;
     const Index fold = in_place ? (x.size.k > 0 ? x.size.k : 1) : array_rows_;
-    const float* a = a_slot<float>(x) + i * tile_.k;
     float* c = reinterpret_cast<float*>(c_row(x, i));
     if (x.first) std::fill_n(c, x.size.n, 0.0f);
     for (Index j0 = 0; j0 < x.size.n; j0 += kColumns, c += kColumns) {
@@ -255,52 +253,53 @@ class Values {
 
   /// Sums become outputs, still as 4-byte words in their slot.
   void epilogue(const Instruction& x) const {
+    const auto& p = call_.problem();
+    const Index column = call_.column(x);
     for (Index i = 0; i < x.size.m; ++i) {
-      const Row r = row_of(x, i);
+      const Index number = row(x, i);
       std::uint32_t* c = c_row(x, i);
-      const StepInputs in{
-          args_.row_scales.empty() ? nullptr : args_.row_scales.data() + r.batch * args_.a.rows,
-          args_.residual, r.batch};
+      const auto [in, told] = call_.inputs(x.product, number);
       for (Index j = 0; j < x.size.n; ++j) {
         float v = std::bit_cast<float>(c[j]);
         if (integer_) {
-          const std::int32_t acc = add_bias(p_.epilogue, static_cast<std::int32_t>(c[j]), x.n + j);
+          const std::int32_t acc =
+              add_bias(p.epilogue, static_cast<std::int32_t>(c[j]), column + j);
           c[j] = static_cast<std::uint32_t>(acc);
-          if (p_.c == DType::s32) continue;
-          v = static_cast<float>(acc);
-          if (quantizes()) v = unfused(v * scale_[r.number]);
+          if (p.c == DType::s32) continue;
+          v = call_.scaled(static_cast<float>(acc), x.product, number);
         }
-        for (const Step& s : p_.epilogue) v = apply(s, v, r.row, x.n + j, in);
+        for (const Step& s : p.epilogue) v = apply(s, v, told, column + j, in);
         c[j] = std::bit_cast<std::uint32_t>(v);
       }
     }
   }
 
   void store(const Instruction& x) const {
+    const auto& p = call_.problem();
+    const Index column = call_.column(x);
     for (Index i = 0; i < x.size.m; ++i) {
-      const Row r = row_of(x, i);
+      const MatrixView to = call_.c(x.product, row(x, i));
       const std::uint32_t* c = c_row(x, i);
       for (Index j = 0; j < x.size.n; ++j) {
-        if (p_.c == DType::s32) {
-          std::memcpy(element(args_.c, r.batch, r.row, x.n + j), c + j, 4);
+        if (p.c == DType::s32) {
+          std::memcpy(element(to, 0, 0, column + j), c + j, 4);
         } else {
-          quern::detail::store(args_.c, r.batch, r.row, x.n + j, std::bit_cast<float>(c[j]),
-                               p_.c_zero_point);
+          quern::detail::store(to, 0, 0, column + j, std::bit_cast<float>(c[j]), p.c_zero_point);
         }
       }
     }
   }
 
-  const GemmProblem& p_;
+  Call& call_;
   const ConstMatrixView& weights_;
-  const GemmArgs& args_;
+  std::byte* const memory_;
   const bool integer_;
   Dataflow dataflow_ = Dataflow::weight_stationary;
   Index array_rows_ = 1;
+  const Tiling* tiling_ = nullptr;
   Extent tile_;
-  float* scale_ = nullptr;
-  std::int8_t* quantized_ = nullptr;
-  std::byte *slots_, *a_ = nullptr, *b_ = nullptr;
+  Piece pieces_[Tiling::kMostSlots];
+  std::byte *a_ = nullptr, *b_ = nullptr;
   std::uint32_t* c_ = nullptr;
 };
 
