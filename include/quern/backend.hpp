@@ -10,6 +10,11 @@
 //   Error supports(const B&, const ConvProblem&);
 //   Result<Op> prepare(const B&, const ConvProblem&, const FilterView& weights);
 //
+// of attention, which has no weights,
+//
+//   Error supports(const B&, const AttentionProblem&);
+//   Result<Op> prepare(const B&, const AttentionProblem&);
+//
 // and, when its packed weights can be stored,
 //
 //   Result<P> pack(const B&, const GemmProblem&, const ConstMatrixView& weights);
@@ -17,8 +22,9 @@
 //
 // The weights and the epilogue's arrays given to prepare() and pack() are in the program's own
 // memory; they may go away afterwards. Everything that run() gets, matrices, row scales, zero
-// points and the workspace, is in the backend's memory. A problem that is not supported gets an
-// Error from supports() and the same from prepare(); there is no silent fallback.
+// points, offsets, lengths, page tables and the workspace, is in the backend's memory. A problem
+// that is not supported gets an Error from supports() and the same from prepare(); there is no
+// silent fallback.
 //
 // testing/conformance.hpp checks all of this for any backend. docs/backends.md builds one.
 #pragma once
@@ -32,6 +38,7 @@
 
 #include "quern/core/executor.hpp"
 #include "quern/core/memory.hpp"
+#include "quern/ops/attention.hpp"
 #include "quern/ops/conv.hpp"
 #include "quern/ops/gemm.hpp"
 
@@ -57,15 +64,12 @@ concept Backend = std::copyable<B> && std::movable<typename B::Buffer> &&
 };
 
 /// What all prepared operations have: they are immutable, copies share everything, run() neither
-/// throws nor allocates, and after an Error it has written nothing. workspace_bytes(count, workers)
-/// is enough for calls of up to that size on up to that many workers; what is counted depends on
-/// the operation.
+/// throws nor allocates, and after an Error it has written nothing. workspace_bytes(), whose
+/// arguments depend on the operation, is enough for calls of up to that size on up to that many
+/// workers.
 template <class Op, class Problem, class Args>
 concept PreparedOperation = std::move_constructible<Op> &&
-    requires(const Op& op, const Args& args, std::span<std::byte> workspace, Parallel executor,
-             Index count) {
-  { op.workspace_bytes(count) } -> std::convertible_to<std::size_t>;  // on one worker
-  { op.workspace_bytes(count, count) } -> std::convertible_to<std::size_t>;
+    requires(const Op& op, const Args& args, std::span<std::byte> workspace, Parallel executor) {
   { op.run(args, workspace) } -> std::same_as<Error>;
   { op.run(args, workspace, executor) } -> std::same_as<Error>;
   requires noexcept(op.run(args, workspace))&& noexcept(op.run(args, workspace, executor));
@@ -73,14 +77,36 @@ concept PreparedOperation = std::move_constructible<Op> &&
   { op.kernel() } -> std::convertible_to<std::string>;  // how it is computed, for people
 };
 
+/// A workspace that grows with one number: workspace_bytes(count, workers).
+template <class Op>
+concept WorkspaceByCount = requires(const Op& op, Index count, Index workers) {
+  { op.workspace_bytes(count) } -> std::convertible_to<std::size_t>;  // on one worker
+  { op.workspace_bytes(count, workers) } -> std::convertible_to<std::size_t>;
+};
+
 /// A prepared GEMM; the workspace's count is of rows, those of all batch elements together.
 template <class Op>
-concept PreparedGemm = PreparedOperation<Op, GemmProblem, GemmArgs>;
+concept PreparedGemm = PreparedOperation<Op, GemmProblem, GemmArgs> && WorkspaceByCount<Op>;
 
 /// A prepared convolution, for images of any number and extent; the workspace's count is of output
 /// positions, those of all images together.
 template <class Op>
-concept PreparedConv = PreparedOperation<Op, ConvProblem, ConvArgs>;
+concept PreparedConv = PreparedOperation<Op, ConvProblem, ConvArgs> && WorkspaceByCount<Op>;
+
+/// A prepared attention, for any number of sequences of any lengths. workspace_bytes(queries, keys,
+/// workers): the queries of all sequences together, and the most keys of one sequence, those in use
+/// (AttentionArgs::kv_tokens()). Results in float arithmetic, too, have the same bits for every
+/// executor.
+///
+/// Offsets, lengths and pages that validate_values() refuses are refused by run() as well where
+/// they are in the program's memory (its Buffer is AlignedBuffer): they would lead astray. Of other
+/// memory, and of the values of masks, slopes, sinks and scales, run() need not know.
+template <class Op>
+concept PreparedAttention = PreparedOperation<Op, AttentionProblem, AttentionArgs> &&
+    requires(const Op& op, Index queries, Index keys, Index workers) {
+  { op.workspace_bytes(queries, keys) } -> std::convertible_to<std::size_t>;  // on one worker
+  { op.workspace_bytes(queries, keys, workers) } -> std::convertible_to<std::size_t>;
+};
 
 /// A backend that offers GEMM.
 template <class B>
@@ -98,6 +124,15 @@ concept ConvBackend = Backend<B> &&
   { supports(backend, problem) } -> std::same_as<Error>;
   { prepare(backend, problem, weights).error() } -> std::same_as<Error>;
   requires PreparedConv<std::remove_cvref_t<decltype(*prepare(backend, problem, weights))>>;
+};
+
+/// A backend that offers attention.
+template <class B>
+concept AttentionBackend = Backend<B> &&
+    requires(const B& backend, const AttentionProblem& problem) {
+  { supports(backend, problem) } -> std::same_as<Error>;
+  { prepare(backend, problem).error() } -> std::same_as<Error>;
+  requires PreparedAttention<std::remove_cvref_t<decltype(*prepare(backend, problem))>>;
 };
 
 /// Memory of the program itself, for backends that compute there. Inherit from it.

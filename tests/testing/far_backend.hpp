@@ -6,6 +6,8 @@
 #include <string>
 #include <utility>
 
+#include "quern/testing/attention_problems.hpp"
+#include "toy_attention.hpp"
 #include "toy_backend.hpp"
 #include "toy_conv.hpp"
 
@@ -84,6 +86,29 @@ class Operation {
  private:
   Op op_;
 };
+
+/// The toy's attention, likewise.
+class Attention {
+ public:
+  explicit Attention(toy::Attention op) : op_(std::move(op)) {}
+  Index workspace_bytes(Index queries, Index keys, Index workers = 1) const {
+    return op_.workspace_bytes(queries, keys, workers);
+  }
+  const AttentionProblem& problem() const { return op_.problem(); }
+  std::string kernel() const { return "far"; }
+
+  Error run(AttentionArgs args, std::span<std::byte> workspace,
+            Parallel executor = {}) const noexcept {
+    testing::visit_inputs(args, [](const char*, auto& x) { x = in(x); });
+    args.out.data = in(args.out.data);
+    args.lse.data = in(args.lse.data);
+    args.scores.data = in(args.scores.data);
+    return op_.run(args, in(workspace), executor);
+  }
+
+ private:
+  toy::Attention op_;
+};
 using Gemm = Operation<toy::Gemm, GemmProblem, GemmArgs>;
 using Conv = Operation<toy::Conv, ConvProblem, ConvArgs>;
 
@@ -101,6 +126,11 @@ inline Result<Conv> prepare(const Backend& backend, const ConvProblem& p, const 
   auto op = prepare(backend.device, p, b);
   if (!op) return op.error();
   return Conv(std::move(*op));
+}
+inline Result<Attention> prepare(const Backend& backend, const AttentionProblem& p) {
+  auto op = prepare(backend.device, p);
+  if (!op) return op.error();
+  return Attention(std::move(*op));
 }
 inline Result<toy::PackedWeights> pack(const Backend& backend, const GemmProblem& p,
                                        const ConstMatrixView& weights) {

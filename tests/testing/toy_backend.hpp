@@ -1,5 +1,5 @@
 // A backend that runs the reference and, with a Fault, shows what the conformance suite sees. Its
-// convolutions are in toy_conv.hpp.
+// convolutions are in toy_conv.hpp, its attention is in toy_attention.hpp.
 #pragma once
 
 #include <algorithm>
@@ -27,9 +27,17 @@ enum class Fault {
   depends_on_threads,
   depends_on_order,  ///< which index comes last changes the result
   allocates,
-  needs_all_rows,       ///< wrong for an odd number of rows
-  remembers_extent,     ///< of convolutions: wrong for images of another size than the first ones
-  forgets_dilation,     ///< of convolutions
+  needs_all_rows,    ///< wrong for an odd number of rows
+  remembers_extent,  ///< of convolutions: wrong for images of another size than the first ones
+  forgets_dilation,  ///< of convolutions
+  forgets_window,    ///< of attention, like the next ones
+  forgets_lengths,   ///< reads all keys that there is room for
+  forgets_sinks,
+  blind_is_nan,  ///< rows that see nothing are NaN
+  coarse,        ///< f32 results have the digits of bf16
+  a_bit_off,     ///< f32 results are right within any bound, but not always the same
+  wrong_lse,
+  trusts_numbers,       ///< looks at no offset, length or page before it writes
   writes_then_refuses,  ///< touches C before it looks at the arguments
   accepts_any_workspace,
   forgets_weights,  ///< stored weights lose their last byte
@@ -76,8 +84,14 @@ template <class Problem>
 Error supports_any(const Backend& backend, const Problem& p) {
   if (backend.fault == Fault::ignores_validate) return {};
   if (Error e = validate(p)) return e;
-  if (p.c != DType::f16 && backend.fault != Fault::refuses_all) return {};
-  return Error::make(Code::unsupported, "toy: no output of %s", quern::name(p.c));
+  const char* type;
+  if constexpr (requires { p.c; }) {
+    type = quern::name(p.c);
+  } else {
+    type = quern::name(p.out);
+  }
+  if (std::strcmp(type, "f16") != 0 && backend.fault != Fault::refuses_all) return {};
+  return Error::make(Code::unsupported, "toy: no output of %s", type);
 }
 
 /// What prepare() asks.

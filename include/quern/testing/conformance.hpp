@@ -6,8 +6,10 @@
 //   return report.ok() ? 0 : 1;
 //
 // Whatever run() gets is in the backend's memory, and nothing here reads or writes it there:
-// matrices and images go by upload() and come back by download().
+// matrices, images and heads go by upload() and come back by download().
 #pragma once
 
+#include "quern/testing/conformance_attention.hpp"
 #include "quern/testing/conformance_conv.hpp"
 #include "quern/testing/conformance_gemm.hpp"
+#include "quern/testing/conformance_kv_append.hpp"
