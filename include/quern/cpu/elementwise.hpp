@@ -79,7 +79,7 @@ class ElementwiseOperation : public RowwiseOperation<ElementwiseProblem> {
       a.row(row / args.a.rows, row % args.a.rows);
       b.row(row / args.a.rows, row % args.a.rows);
       y.row(row / args.a.rows, row % args.a.rows);
-      for_pieces(left < most ? left : most, kRowPiece, [&](Index offset, Index n) {
+      for_pieces(left < most ? left : most, kRowPiece / 4, [&](Index offset, Index n) {
         const Index j = first + offset;
         if (copies) return y.write(j, n, a.read(j, n));
         kernels_->apply(problem_.kind, a.read(j, n), two ? b.read(j, n) : nullptr, n, y.at(j));

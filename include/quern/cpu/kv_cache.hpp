@@ -107,15 +107,25 @@ class KvAppend : public RowwiseOperation<KvAppendProblem> {
   }
 
   /// Elements d to d + n - 1 of a vector of s4; those beside them in a byte stay.
-  void store_nibbles(const std::int8_t* x, Index n, std::uint8_t* to, Index d) const {
+  static void store_nibbles(const std::int8_t* x, Index n, std::uint8_t* to, Index d) {
     if (d % 2 != 0) {
       to[d / 2] = static_cast<std::uint8_t>((to[d / 2] & 15) | ((*x & 15) << 4));
       ++x, ++d, --n;
     }
-    kernels_->pack_nibbles(x, n / 2, to + d / 2);
-    if (n % 2 == 0) return;
-    std::uint8_t& last = to[(d + n) / 2];
-    last = static_cast<std::uint8_t>((last & 0xF0) | (x[n - 1] & 15));
+    to += d / 2;
+    for (; n >= 8; x += 8, to += 4, n -= 8) {  // lanes of 8, then 16 and 32 bits
+      std::uint64_t v;
+      std::memcpy(&v, x, 8);
+      v &= 0x0F0F0F0F0F0F0F0Fu;
+      v = (v | v >> 4) & 0x00FF00FF00FF00FFu;
+      v = (v | v >> 8) & 0x0000FFFF0000FFFFu;
+      const auto bytes = static_cast<std::uint32_t>(v | v >> 16);
+      std::memcpy(to, &bytes, 4);
+    }
+    for (; n >= 2; x += 2, ++to, n -= 2) {
+      *to = static_cast<std::uint8_t>((x[0] & 15) | ((x[1] & 15) << 4));
+    }
+    if (n == 1) *to = static_cast<std::uint8_t>((*to & 0xF0) | (*x & 15));
   }
 
   float (*largest_magnitude_)(const float* x, Index n) noexcept = nullptr;

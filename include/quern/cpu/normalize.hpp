@@ -70,7 +70,7 @@ class Softmax : public RowwiseOperation<SoftmaxProblem> {
       sum += k.exponentials(in.read(j, n), n, most, whole ? out.at(j) : nullptr);
     });
     const float factor = 1.0f / sum,
-                logarithm = static_cast<float>(std::log(static_cast<double>(sum)));
+                logarithm = weights ? 0.0f : static_cast<float>(std::log(static_cast<double>(sum)));
     for_pieces(cols, piece, [&](Index j, Index n) {
       float* y = out.at(j);
       if (weights && !whole) static_cast<void>(k.exponentials(in.read(j, n), n, most, y));

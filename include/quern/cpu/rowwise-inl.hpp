@@ -194,13 +194,6 @@ inline void quantize(DType type, const float* from, Index n, const PieceQuantiza
                     : quantize_to<std::uint8_t>(from, n, q, to);
 }
 
-inline void pack_nibbles(const std::int8_t* from, Index n, std::uint8_t* to) noexcept {
-  for (Index i = 0; i < n; ++i) {
-    const int low = from[2 * i] & 15, high = from[2 * i + 1] & 15;
-    to[i] = static_cast<std::uint8_t>(low | (high << 4));
-  }
-}
-
 template <class F>
 HWY_INLINE void map(const float* a, Index n, float* y, const F& f) {
   each_vector(n, [&](Index i, auto part)
@@ -259,7 +252,12 @@ inline float largest(const float* x, Index n) noexcept {
   const VF m = reduce(
       x, n, -HUGE_VALF, [](VF v) QUERN_LAMBDA { return v; },
       [](VF v, VF most) QUERN_LAMBDA { return hn::IfThenElse(hn::Gt(v, most), v, most); });
-  return hn::GetLane(hn::MaxOfLanes(DF(), m));
+  // Not MaxOfLanes(), which begins with the lowest finite number on some targets.
+  alignas(64) float lanes[16];
+  hn::Store(m, DF(), lanes);
+  float result = lanes[0];
+  for (std::size_t i = 1; i < hn::Lanes(DF()); ++i) result = std::max(result, lanes[i]);
+  return result;
 }
 inline float sum(const float* x, Index n) noexcept {
   const VF s = reduce(
@@ -373,7 +371,6 @@ inline const RowwiseKernels* rowwise_kernels() {
                                               .store = &rowwise::store_floats,
                                               .dequantize = &rowwise::dequantize,
                                               .quantize = &rowwise::quantize,
-                                              .pack_nibbles = &rowwise::pack_nibbles,
                                               .apply = &rowwise::apply,
                                               .largest = &rowwise::largest,
                                               .sum = &rowwise::sum,

@@ -44,8 +44,8 @@ inline PieceQuantization piece_of(const Quantization& q, Index column) {
       .column_zero_points = zeros};
 }
 
-/// Elements of a row that fit the memory on the stack.
-inline constexpr Index kRowPiece = 2048;
+/// Elements of a row that fit a buffer on the stack, 16 KiB; an operation has five at most.
+inline constexpr Index kRowPiece = 4096;
 
 /// Whether the kernels can work on a row where it is.
 template <class Void>

@@ -3,6 +3,8 @@
 // on contiguous floats; other types are converted before and after, a piece at a time.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "quern/cpu/all_kernels.hpp"
@@ -35,8 +37,6 @@ struct RowwiseKernels {
   /// s8 or u8: quantize() of x / scale or x * scale, within the bounds.
   void (*quantize)(DType type, const float* from, Index n, const PieceQuantization& q,
                    void* to) noexcept;
-  /// 2 n numbers from -8 to 7, two to a byte, the first in the low half.
-  void (*pack_nibbles)(const std::int8_t* from, Index n, std::uint8_t* to) noexcept;
   /// y[i] = quern::apply(kind, a[i], b[i]).
   void (*apply)(Elementwise kind, const float* a, const float* b, Index n, float* y) noexcept;
 
