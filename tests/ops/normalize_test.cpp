@@ -107,6 +107,7 @@ TEST_CASE("softmax of infinities: none is left of -infinity, NaN spreads over it
     CHECK_FALSE(std::isnan(z[3]));
   }
   CHECK(std::isnan(softmax({NAN, NAN}, 2)[0]));
+  CHECK(std::isnan(softmax({NAN, -HUGE_VALF}, 2)[1]));
   CHECK(softmax({3e38f, -3e38f}, 2) == Floats{1.0f, 0.0f});
 }
 

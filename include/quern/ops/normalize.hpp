@@ -177,7 +177,7 @@ inline void reference_softmax(const SoftmaxProblem& p, const SoftmaxArgs& args) 
       const auto x = [&](Index j) { return static_cast<double>(load_float(args.x, b, i, j)); };
       double most = -HUGE_VAL, sum = 0.0;
       for (Index j = 0; j < p.cols; ++j) {
-        if (!(x(j) <= most)) most = x(j);  // NaN too
+        if (!std::isnan(most) && !(x(j) <= most)) most = x(j);  // NaN too, and it stays
       }
       const bool empty = most == -HUGE_VAL;
       for (Index j = 0; j < p.cols && !empty; ++j) sum += std::exp(x(j) - most);
