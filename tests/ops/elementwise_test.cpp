@@ -65,7 +65,7 @@ TEST_CASE("SwiGLU takes the two halves of a projection, and may write over the f
   CHECK(projection[7] == 1600.0f);
 }
 
-TEST_CASE("quantization rounds half to even and saturates; its inverse is exact on integers") {
+TEST_CASE("quantization rounds half to even and saturates, its inverse is exact on integers") {
   const Floats scale = {0.5f};
   const Ints zero = {3};
   Floats x = {0.25f, 0.75f, -0.25f, 1000.0f, -1000.0f, NAN}, back(6);

@@ -113,7 +113,7 @@ TEST_CASE("interleaved pairs are halves in another order, and the rest of a vect
   }
 }
 
-TEST_CASE("positions, first positions and ragged batches name the same rows; in place too") {
+TEST_CASE("positions, first positions and ragged batches name the same rows, in place too") {
   const Ints starts = {2, 7}, positions = {2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, offsets = {0, 5, 10};
   const RopeProblem p{.size = 4, .rope = {4}};
   Call by_start(p), by_position(p), ragged(p), in_place(p);

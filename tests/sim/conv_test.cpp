@@ -141,7 +141,7 @@ TEST_CASE("sim conv: conforms on every preset") {
   }
 }
 
-TEST_CASE("sim conv: values do not depend on the mapping; output stationary floats are exact") {
+TEST_CASE("sim conv: values do not depend on the mapping, and output stationary floats are exact") {
   Random random(11);
   Index ran = 0;
   for (std::uint64_t seed = 1; seed <= std::uint64_t(support::scaled(300)); ++seed) {

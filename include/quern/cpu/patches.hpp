@@ -125,11 +125,14 @@ class Patches {
       size -= count;
     }
   }
-  /// Whether all taps of an output position are inside the image.
+  /// Whether all taps of an output position are inside the image. The last may come before the
+  /// first.
   bool is_inside(const Spatial& o) const {
     for (std::size_t d = 0; d < 3; ++d) {
-      const Index begin = position(d, o[d], 0), end = position(d, o[d], phase_.taps[d] - 1);
-      if (begin < 0 || end >= a_.extent[d]) return false;
+      for (const Index tap : {Index{0}, phase_.taps[d] - 1}) {
+        const Index x = position(d, o[d], tap);
+        if (x < 0 || x >= a_.extent[d]) return false;
+      }
     }
     return true;
   }

@@ -1,5 +1,5 @@
-// Fragment, compiled per target and family: what the target has. Macros are the target's of the last
-// pass, so that every family begins with this.
+// Fragment, compiled per target and family: what the target has. Macros are the target's of the
+// last pass, so that every family begins with this.
 #undef QUERN_FIXED_SIZE
 // Vectors of unknown length cannot be array elements, and unrolled emulated ones take minutes to
 // compile.
