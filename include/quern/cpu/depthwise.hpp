@@ -441,8 +441,8 @@ class Depthwise {
     void gather(const std::byte* x, Index count, std::byte* to) const {
       const Index size = size_of(a_.type), step = a_.strides[2], multiple = p_.group_outputs();
       if (multiple == 1 && size == d_.size()) {
-        detail::copy_elements(size, x + channel_ * a_.channel_stride * size, step,
-                              a_.channel_stride, to, kPanel, 1, count, channels_);
+        rows_detail::copy_elements(size, x + channel_ * a_.channel_stride * size, step,
+                                   a_.channel_stride, to, kPanel, 1, count, channels_);
         return;
       }
       for (Index c = 0; c < channels_; ++c) {

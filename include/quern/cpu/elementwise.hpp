@@ -71,9 +71,9 @@ class ElementwiseOperation : public RowwiseOperation<ElementwiseProblem> {
   void run_pieces(const ElementwiseArgs& args, Index begin, Index end, Index pieces,
                   Index most) const {
     const bool two = has_two_inputs(problem_.kind), copies = problem_.kind == Elementwise::copy;
-    RowReader a(*kernels_, args.a, &problem_.a_quantization),
+    FloatReader a(*kernels_, args.a, &problem_.a_quantization),
         b(*kernels_, args.b, &problem_.b_quantization);
-    RowWriter y(*kernels_, args.y, &problem_.y_quantization);
+    FloatWriter y(*kernels_, args.y, &problem_.y_quantization);
     for (Index i = begin; i < end; ++i) {
       const Index row = i / pieces, first = i % pieces * most, left = args.a.cols - first;
       a.row(row / args.a.rows, row % args.a.rows);
@@ -102,8 +102,8 @@ class Embedding : public RowwiseOperation<EmbeddingProblem> {
     if (Error e = validate_values(problem_, args)) return e;
     for_ranges(executor, std::ssize(args.ids), problem_.size, [&](Index begin, Index end) {
       Quantization scale;
-      RowReader in(*kernels_, table_, &scale);
-      RowWriter out(*kernels_, args.y);
+      FloatReader in(*kernels_, table_, &scale);
+      FloatWriter out(*kernels_, args.y);
       for (Index i = begin; i < end; ++i) {
         const auto id = static_cast<std::size_t>(args.ids[static_cast<std::size_t>(i)]);
         if (is_int8(problem_.table)) scale.scales = problem_.row_scales.subspan(id, 1);

@@ -27,8 +27,8 @@ class Softmax : public RowwiseOperation<SoftmaxProblem> {
     const ConstMatrixView& x = args.x;
     if (problem_.cols == 0) return {};
     for_ranges(executor, x.batch * x.rows, problem_.cols, [&](Index begin, Index end) {
-      RowReader in(*kernels_, args.x);
-      RowWriter out(*kernels_, args.y);
+      FloatReader in(*kernels_, args.x);
+      FloatWriter out(*kernels_, args.y);
       for (Index i = begin; i < end; ++i) {
         in.row(i / x.rows, i % x.rows);
         out.row(i / x.rows, i % x.rows);
@@ -47,7 +47,7 @@ class Softmax : public RowwiseOperation<SoftmaxProblem> {
  private:
   using RowwiseOperation::RowwiseOperation;
 
-  void run_row(RowReader& in, RowWriter& out) const {
+  void run_row(FloatReader& in, FloatWriter& out) const {
     const RowwiseKernels& k = *kernels_;
     const Index cols = problem_.cols, piece = in.most() < out.most() ? in.most() : out.most();
     const bool weights = problem_.result == SoftmaxResult::weights;
@@ -95,8 +95,8 @@ class Normalize : public RowwiseOperation<NormalizeProblem> {
       if (problem_.residual) {
         for (Index i = begin; i < end; ++i) add_residual(args, i / rows, i % rows);
       }
-      RowReader in(*kernels_, x);
-      RowWriter out(*kernels_, args.y);
+      FloatReader in(*kernels_, x);
+      FloatWriter out(*kernels_, args.y);
       for (Index i = begin; i < end; ++i) {
         in.row(i / rows, i % rows);
         out.row(i / rows, i % rows);
@@ -123,8 +123,8 @@ class Normalize : public RowwiseOperation<NormalizeProblem> {
   using RowwiseOperation::RowwiseOperation;
 
   void add_residual(const NormalizeArgs& args, Index b, Index i) const {
-    RowReader x(*kernels_, args.x), residual(*kernels_, args.residual);
-    RowWriter sum(*kernels_, args.sum);
+    FloatReader x(*kernels_, args.x), residual(*kernels_, args.residual);
+    FloatWriter sum(*kernels_, args.sum);
     x.row(b, i);
     residual.row(b, i);
     sum.row(b, i);
@@ -135,7 +135,7 @@ class Normalize : public RowwiseOperation<NormalizeProblem> {
   }
 
   /// False, and nothing is written, for rows whose squares leave the range of floats.
-  bool run_row(const NormalizeArgs& args, Index row, RowReader& in, RowWriter& out) const {
+  bool run_row(const NormalizeArgs& args, Index row, FloatReader& in, FloatWriter& out) const {
     const RowwiseKernels& k = *kernels_;
     const NormalizeProblem& p = problem_;
     const Index piece = in.most() < out.most() ? in.most() : out.most();

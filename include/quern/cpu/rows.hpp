@@ -45,7 +45,7 @@ struct RowAccess {
   RowPlaces places;
 };
 
-namespace detail {
+namespace rows_detail {
 
 /// A 16-byte vector of any compiler with GNU's extensions, and interleaved halves of two.
 template <class T>
@@ -186,14 +186,14 @@ inline void finish_runs(const Kernels& kernels, const RowPlaces& places, Output 
   }
 }
 
-}  // namespace detail
+}  // namespace rows_detail
 
 /// Kernels::finish() of rows that `places` finds, or of a matrix. o.row counts the product's rows;
 /// o.c and the residual begin at column 0.
 inline void finish_rows(const Kernels& kernels, const RowPlaces& places, const Output& o,
                         const std::int32_t* sums, Index rows, Index columns) {
   places.find == nullptr ? kernels.finish(o, sums, rows, columns)
-                         : detail::finish_runs(kernels, places, o, sums, rows, columns);
+                         : rows_detail::finish_runs(kernels, places, o, sums, rows, columns);
 }
 
 }  // namespace cpu

@@ -55,10 +55,10 @@ bool is_direct(const AnyMatrix<Void>& m) {
 
 /// Reads rows of a matrix, integers with their quantization. The last piece is remembered until
 /// the row changes, so that a row of one piece is converted once.
-class RowReader {
+class FloatReader {
  public:
-  RowReader(const RowwiseKernels& kernels, const ConstMatrixView& m,
-            const Quantization* q = nullptr)
+  FloatReader(const RowwiseKernels& kernels, const ConstMatrixView& m,
+              const Quantization* q = nullptr)
       : kernels_(&kernels), matrix_(m), quantization_(q) {}
 
   void row(Index b, Index i) {
@@ -97,9 +97,9 @@ class RowReader {
 };
 
 /// Writes rows of a matrix: results go to at(j), then write(j, n) brings them home.
-class RowWriter {
+class FloatWriter {
  public:
-  RowWriter(const RowwiseKernels& kernels, const MatrixView& m, const Quantization* q = nullptr)
+  FloatWriter(const RowwiseKernels& kernels, const MatrixView& m, const Quantization* q = nullptr)
       : kernels_(&kernels), matrix_(m), quantization_(q) {}
 
   void row(Index b, Index i) {

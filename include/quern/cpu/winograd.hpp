@@ -223,8 +223,8 @@ class Winograd {
         Index step = a.strides[2];
         if (is_inside && a.channel_stride != 1) {
           std::byte* stage = stage_ + i * 6 * w_.inputs_;
-          quern::cpu::detail::copy_elements<std::uint8_t>(row, step, a.channel_stride, stage,
-                                                          w_.inputs_, 1, last - first, w_.inputs_);
+          rows_detail::copy_elements<std::uint8_t>(row, step, a.channel_stride, stage, w_.inputs_,
+                                                   1, last - first, w_.inputs_);
           row = stage;
           step = w_.inputs_;
         }
