@@ -467,6 +467,43 @@ TEST_CASE("a float implementation in tiles stays within the tolerance, which is 
   CHECK(worst > 1e-4);  // the bound is not absurd
 }
 
+TEST_CASE("values so small that results are subnormal stay within the tolerance") {
+  Random random(8);
+  double worst = 0.0;
+  for (Index round = 0; round < support::scaled(60); ++round) {
+    const Index keys = random.between(1, 200);
+    const HeadType type = random.pick({HeadType::f32, HeadType::bf16, HeadType::f16});
+    AttentionProblem p{.qk_size = 1, .v_size = 1};
+    AttentionCall call(p, 1, 1, keys, random.bits());
+    const int smallest = type == HeadType::f16 ? -24 : type == HeadType::bf16 ? -133 : -149;
+    const int up = static_cast<int>(random.between(0, 6));
+    for (float& x : call.v) x = std::ldexp(x, smallest + up);
+    call.run();
+    const AttentionRange range = attention_range(p, call.args);
+    p.out = type;
+    const double limit = attention_tolerance(p, keys, range).out;
+    // The term does not swallow what it is for: it counts distances between subnormal numbers.
+    CHECK(limit < std::ldexp(double(2 * keys + 8), smallest));
+    float most = -kInfinity, sum = 0.0f, out = 0.0f;  // online softmax, one key at a time
+    for (std::size_t j = 0; j < std::size_t(keys); ++j) {
+      const float x = call.q[0] * call.k[j], next = std::max(most, x),
+                  shrink = most == next ? 1.0f : scalar::exp(most - next),
+                  e = scalar::exp(x - next);
+      sum = sum * shrink + e;
+      out = out * shrink + e * call.v[j];
+      most = next;
+    }
+    const auto rounded = [&](float x) {
+      if (type == HeadType::bf16) return double(to_float(to_bf16(x)));
+      return type == HeadType::f16 ? double(to_float(to_f16(x))) : double(x);
+    };
+    const double error = std::fabs(rounded(out / sum) - rounded(call.out[0]));
+    CHECK(error <= limit);
+    worst = std::max(worst, error / limit);
+  }
+  CHECK(worst > 0.01);
+}
+
 TEST_CASE("half types are read exactly and written rounded") {
   AttentionProblem p{.qk_size = 4, .v_size = 4};
   AttentionCall call(p, 1, 3, 5);

@@ -82,7 +82,7 @@ constexpr Index kMax = std::numeric_limits<Index>::max();
 
 }  // namespace
 
-TEST_CASE("attention with everything given is valid, and runs; asking allocates nothing") {
+TEST_CASE("attention with everything given is valid, and runs, and asking allocates nothing") {
   Valid v;
   v.run();
   const Index before = support::allocations();
@@ -128,7 +128,14 @@ TEST_CASE("an attention call that does not fit the problem is refused") {
   refuses_call([](Valid& v) { v.args.out.head_stride = 0; }, Code::bad_shape,
                {"overlap each other"});
   refuses_call([](Valid& v) { v.args.pages.rows = 1; }, Code::bad_shape, {"1 x 2", "2 sequences"});
-  refuses_call([](Valid& v) { v.args.pages.data = nullptr; }, Code::bad_shape, {"page table"});
+  refuses_call([](Valid& v) { v.args.pages.data = nullptr; }, Code::bad_data,
+               {"page table of 2 x 2", "null"});
+  refuses_call(
+      [](Valid& v) {
+        v.args.pages = {nullptr, 2, 0};
+        v.args.kv_lengths = {};
+      },
+      Code::bad_data, {"page table of 2 x 0", "null"});
   refuses_call([](Valid& v) { v.args.pages = {}; }, Code::bad_shape, {"batch of 4 for 2"});
   refuses_call([](Valid& v) { v.args.kv_offsets = v.lengths; }, Code::unsupported, {"both"});
   refuses_call([](Valid& v) { v.args.q_offsets = v.lengths; }, Code::bad_shape, {"2 offsets"});
@@ -214,6 +221,53 @@ TEST_CASE("numbers that come with an attention call are checked") {
         v.args.mask.rows = 0;
       },
       Code::bad_shape, {"sequence 0 has 1 queries", "0 rows"});
+}
+
+TEST_CASE("a page table of no columns is a cache without room, not one without pages") {
+  Valid v;
+  v.args.pages = {v.pages.data(), 2, 0};
+  v.args.kv_lengths = {};
+  v.run();
+  for (const float x : v.out) CHECK(x == 0.0f);
+}
+
+TEST_CASE("channels have scales though there are no tokens") {
+  for (const auto arithmetic : {AttentionArithmetic::floats, AttentionArithmetic::int8}) {
+    AttentionCall call({.qk_size = 8,
+                        .v_size = 6,
+                        .k = HeadType::s8,
+                        .v = HeadType::s8,
+                        .k_scales = HeadScales::per_channel,
+                        .v_scales = HeadScales::per_channel,
+                        .arithmetic = arithmetic},
+                       2, 3, 0);
+    AttentionArgs& args = call.args;
+    args.k.type = args.v.type = HeadType::s8;
+    const std::vector<float> scales(8, 0.5f);
+    args.k_scales = ConstHeadFloats::per_channel(scales.data(), 8);
+    check_error(validate(call.problem, args), Code::bad_data, {"v_scales (per channel)", "null"});
+    args.v_scales = ConstHeadFloats::per_channel(scales.data(), 6);
+    call.run();
+    for (const float x : call.out) CHECK(x == 0.0f);
+    args.k_scales.data = nullptr;
+    check_error(validate(call.problem, args), Code::bad_data, {"k_scales (per channel)", "null"});
+  }
+}
+
+TEST_CASE("a mask ends with its last element, and results may lie behind it") {
+  // Columns 3 apart: a transposed mask, 3 queries x 4 keys.
+  AttentionCall call({.qk_size = 8, .v_size = 2, .mask = MaskType::f32}, 1, 3, 4);
+  std::vector<float> memory(12 + 6);
+  call.args.mask = {memory.data(), MaskType::f32, 1, 1, 3, 4, 0, 0, 1, 3};
+  call.args.out.data = memory.data() + 12;
+  call.run();
+  call.args.out.data = memory.data() + 11;
+  check_error(validate(call.problem, call.args), Code::bad_data, {"out at", "overlaps mask"});
+  call.args.mask.col_stride = 0;  // one column for all keys
+  call.args.out.data = memory.data() + 3;
+  call.run();
+  call.args.out.data = memory.data() + 2;
+  check_error(validate(call.problem, call.args), Code::bad_data, {"out at", "overlaps mask"});
 }
 
 TEST_CASE("pages that no token reaches may be anything") {

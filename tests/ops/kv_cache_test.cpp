@@ -311,6 +311,35 @@ TEST_CASE("keys and values may share pages of one buffer, page by page or token 
   CHECK(share(0, 2 * kHeads * kPage * 6, kPage * 6, 6).code() == Code::bad_data);
 }
 
+TEST_CASE("vectors of no elements have no scales: none is written, and they may be null") {
+  for (const HeadScales kind : {HeadScales::per_token, HeadScales::per_channel}) {
+    for (const bool paged : {false, true}) {
+      for (const bool null : {false, true}) {
+        Call call({.v = HeadType::s8, .v_scales = kind}, paged);
+        call.problem.v_size = call.args.v.size = call.args.v_cache.size = 0;
+        if (null) call.args.v.data = call.args.v_cache.data = call.args.v_scales.data = nullptr;
+        const Floats scales = call.v_scales;
+        const Bytes k_cache = call.k_cache, v_cache = call.v_cache;
+        call.run();
+        CHECK(call.v_scales == scales);
+        CHECK(call.v_cache == v_cache);
+        CHECK(call.k_cache != k_cache);
+      }
+    }
+  }
+}
+
+TEST_CASE("scales per channel are read when no token comes, too") {
+  Call call({.v = HeadType::s8, .v_scales = HeadScales::per_channel});
+  call.args.k.tokens = call.args.v.tokens = 0;
+  call.args.k_cache.tokens = call.args.v_cache.tokens = 0;
+  call.lengths = {0, 0};
+  call.run();
+  call.args.v_scales.data = nullptr;
+  CHECK(call.check().code() == Code::bad_data);
+  CHECK(support::says(call.check(), "v_scales (per channel)"));
+}
+
 TEST_CASE("appends that make no sense are refused before anything is written") {
   using C = Call;
   const Ints three = {1, 2, 3};
@@ -322,6 +351,11 @@ TEST_CASE("appends that make no sense are refused before anything is written") {
   refuses([](C& c) { c.args.v_cache.type = HeadType::f16; }, Code::unsupported, {"v_cache holds"});
   refuses([](C& c) { c.args.v.tokens = 2; }, Code::bad_shape, {"2 x 3 and 2 x 2"});
   refuses([&](C& c) { c.args.lengths = three; }, Code::bad_shape, {"3 lengths for 2"});
+  refuses(
+      [](C& c) {
+        c.args.pages = {nullptr, 2, 0};
+      },
+      Code::bad_data, {"page table of 2 x 0", "null"});
   refuses([](C& c) { c.args.pages = {}; }, Code::bad_shape, {"batch of 8 for 2"});
   refuses([](C& c) { c.args.v_scales.data = nullptr; }, Code::bad_data, {"v_scales"});
   refuses([](C& c) { c.args.v_cache.data = c.k_cache.data(); }, Code::bad_data,

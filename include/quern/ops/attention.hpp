@@ -86,16 +86,17 @@ inline Error check_mask(const AttentionProblem& p, const AttentionArgs& args,
   const Index wanted[3] = {args.batch(), p.q_heads, args.q.tokens};
   const Index extents[3] = {m.batch, m.heads, m.rows},
               strides[3] = {m.batch_stride, m.head_stride, m.row_stride};
-  Index span = 0, inner = 0;
+  Index span = 0, last = 0;  // last: where a row's last column is
   bool fits = m.cols >= 0 && m.col_stride >= 0 && m.col_stride < (Index{1} << 40) &&
-              multiply_fits(m.cols, m.col_stride, &inner);
+              multiply_fits(m.cols > 0 ? m.cols - 1 : 0, m.col_stride, &last) &&
+              last < (Index{1} << 56);
   for (int i = 0; i < 3; ++i) {
     // The longest of ragged queries is not known here: validate_values() compares it.
     const bool ragged_rows = i == 2 && !args.q_offsets.empty();
     fits &= extents[i] == wanted[i] || extents[i] == 1 || (ragged_rows && extents[i] >= 0);
     fits &= strides[i] >= 0 && (extents[i] != 1 || strides[i] == 0);
   }
-  if (!fits || !spans_fit(extents, strides, inner, &span)) {
+  if (!fits || !spans_fit(extents, strides, last + 1, &span)) {
     return Error::make(
         Code::bad_shape,
         "attention: mask is %lld x %lld x %lld x %lld with strides %lld, %lld, %lld, "
@@ -321,7 +322,15 @@ struct AttentionTolerance {
 ///     and the division cost another factor of 1 +- (4 n + 40) u; weights rounded to v's type, one
 ///     of 1 +- its roundoff;
 ///   - the weights of a row sum to at most 1, so all this counts times the largest |v|; and each
-///     side rounds the result to out's type (f16: which may be a subnormal).
+///     side rounds the result to out's type;
+///   - where values are so small that numbers on the way are subnormal, rounding is no longer
+///     relative: an operation is wrong by up to half the distance between subnormal numbers, 2^-125
+///     u with f32's exponents. Four operations a key count: dequantizing the value, weighing it,
+///     rescaling the sum at a new maximum and merging it with another. Sums of subnormal numbers
+///     are exact, and what is lost does not grow on the way: weights are at most 1 and the divisor
+///     is at least 1. But a weight that a tiny scale is folded into may be wrong that much, times
+///     an integer up to 128 (s4: 8). With a few operations at the end this is (2 n + 4) distances,
+///     times that integer. Rounding to out's type adds half of that type's distance on each side.
 /// Int8 arithmetic has no distance but that of lse's logarithm.
 inline AttentionTolerance attention_tolerance(const AttentionProblem& p, Index keys,
                                               const AttentionRange& r, double u = 0x1p-24) {
@@ -333,8 +342,13 @@ inline AttentionTolerance attention_tolerance(const AttentionProblem& p, Index k
   const double e = u * ((d + 8.0) * s + 8.0 * cap + 8.0 * x);
   const double weights = is_float(p.v) ? unit_roundoff(p.v) : 0.0;
   const double factor = std::expm1(2.0 * e) + (4.0 * n + 40.0) * u + weights;
-  const double rounding = 2.0 * unit_roundoff(p.out) * r.v + (p.out == HeadType::f16 ? 0x1p-24 : 0);
-  return {std::min(factor, 2.0) * r.v + rounding,
+  const double out_step = p.out == HeadType::f16    ? 0x1p-24
+                          : p.out == HeadType::bf16 ? 0x1p-133
+                                                    : 0x1p-149;  // between subnormal numbers
+  const double rounding = 2.0 * unit_roundoff(p.out) * r.v + out_step;
+  const double integer = is_float(p.v) ? 1.0 : static_cast<double>(largest(p.v) + 1);
+  const double subnormal = (2.0 * n + 4.0) * 0x1p-125 * u * integer;
+  return {std::min(factor, 2.0) * r.v + rounding + subnormal,
           e + (n + 16.0) * u + 4.0 * u * (x + std::log1p(n))};
 }
 

@@ -152,13 +152,14 @@ template <class Float, class Void>
 Error check_scales(const AnyHeadFloats<Float>& s, HeadScales kind, const AnyHeads<Void>& x,
                    const char* what, Index* bytes) noexcept {
   *bytes = 0;
-  const bool empty = x.batch == 0 || x.heads == 0 || x.tokens == 0 || x.size == 0;
+  const bool token = kind == HeadScales::per_token;
+  // Channels have their scales whether there are tokens or not; vectors of no elements have none.
+  const bool empty = x.heads == 0 || x.size == 0 || (token && (x.batch == 0 || x.tokens == 0));
   if (kind == HeadScales::none || empty) return {};
   if (s.data == nullptr || reinterpret_cast<std::uintptr_t>(s.data) % alignof(float) != 0) {
     return Error::make(Code::bad_data, "%s (%s) at %p is null or not aligned", what, name(kind),
                        static_cast<const void*>(s.data));
   }
-  const bool token = kind == HeadScales::per_token;
   const Index extents[3] = {token ? x.batch : 1, x.heads, token ? x.tokens : 1};
   const Index strides[3] = {s.batch_stride, s.head_stride, s.token_stride};
   const Index inner = token ? 1 : x.size;
@@ -210,13 +211,17 @@ Error check_map(const TokenMap& map, const AnyHeads<Void>& x, Index batch, const
     const Index extents[3] = {1, p.rows, p.cols}, strides[3] = {0, p.row_stride, p.col_stride};
     Index span = 0, capacity = 0;
     if (p.rows != batch || p.cols < 0 || p.batch != 1 || p.row_stride < 0 || p.col_stride < 0 ||
-        !spans_fit(extents, strides, 1, &span) || !multiply_fits(p.cols, x.tokens, &capacity) ||
-        (p.data == nullptr && p.rows != 0 && p.cols != 0)) {
+        !spans_fit(extents, strides, 1, &span) || !multiply_fits(p.cols, x.tokens, &capacity)) {
       return Error::make(Code::bad_shape,
                          "%s has a page table of %lld x %lld with strides %lld, %lld at %p for "
                          "%lld sequences and pages of %lld",
                          what, LL(p.rows), LL(p.cols), LL(p.row_stride), LL(p.col_stride),
                          static_cast<const void*>(p.data), LL(batch), LL(x.tokens));
+    }
+    // Nor of no columns: TokenMap takes null for no table, and would find tokens in page b.
+    if (p.data == nullptr && p.rows != 0) {
+      return Error::make(Code::bad_data, "%s has a page table of %lld x %lld that is null", what,
+                         LL(p.rows), LL(p.cols));
     }
   }
   if (!paged && map.offsets.empty() && x.batch != batch) {

@@ -10,6 +10,8 @@
 //   per channel  q = round_half_even(x / scale), saturated to [-127, 127] (s4: [-7, 7]), with
 //                scales that were calibrated before
 //
+// Vectors of no elements have no scales: none is read or written, and they may be null.
+//
 // Keys can be rotated (ops/rope.hpp) on the way. Every bit is defined: reference_append() in
 // ops/kv_cache_reference.hpp. NaN is stored as 0 in s8 and s4.
 #pragma once

@@ -14,6 +14,7 @@ namespace detail {
 /// Stores one vector as token `at` of head h of a cache.
 inline void append_vector(const std::vector<float>& x, const HeadsView& cache,
                           const HeadFloats& scales, HeadScales kind, TokenMap::Place at, Index h) {
+  if (cache.size == 0) return;  // no scale either
   float amax = 0.0f;
   for (const float v : x) {
     if (std::fabs(v) > amax) amax = std::fabs(v);  // false for NaN

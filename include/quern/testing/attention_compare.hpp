@@ -24,10 +24,6 @@ struct AttentionLimits {
     AttentionRange range = attention_range(p, args);
     const AttentionTolerance t = attention_tolerance(p, keys, range);
     AttentionLimits limits{t.out, t.lse, t.lse};
-    if (p.arithmetic == AttentionArithmetic::int8) return limits;
-    // Below the smallest normal number every term of a sum rounds by an absolute amount.
-    limits.out += static_cast<double>(2 * keys + 4) * 0x1p-149;
-    if (p.out == HeadType::bf16) limits.out += 0x1p-133;
     if (p.scores == Scores::weights) {  // they are results with a v of one 1
       AttentionProblem floats = p;
       floats.v = floats.out = HeadType::f32;

@@ -177,9 +177,6 @@ class KvAppendCase {
     };
     p.k_size = vector(p.k);
     p.v_size = random_.one_in(3) ? vector(p.v) : p.v == T::s4 ? round_up(p.k_size, 2) : p.k_size;
-    // An empty vector has no scale.
-    if (p.k_scales == HeadScales::per_token && p.k_size == 0) p.k_size = 2;
-    if (p.v_scales == HeadScales::per_token && p.v_size == 0) p.v_size = 2;
     if (random_.one_in(2)) {
       p.rope.rotary = random_.one_in(2) ? p.k_size / 2 * 2 : 2 * random_.between(0, p.k_size / 2);
       p.rope.pairs = random_.pick({RopePairs::halves, RopePairs::interleaved});
