@@ -19,7 +19,8 @@ build() {  # NAME FLAGS...
   shift
   aarch64-linux-gnu-g++ -std=c++20 -O2 -static -pthread -Wall -Wextra -Wno-psabi -DQUERN_STATIC_DISPATCH "$@" \
     -Iinclude -Itests -isystem "$out/include" \
-    tests/main.cpp tests/cpu/gemm_test.cpp tests/ops/activation_test.cpp -o "$out/$name"
+    tests/main.cpp tests/cpu/gemm_test.cpp tests/cpu/conv_conformance_test.cpp \
+    tests/ops/activation_test.cpp -o "$out/$name"
 }
 passed=0 failed=0
 check() {  # TITLE PROGRAM QEMU_ARGUMENTS...

@@ -162,7 +162,8 @@ class Attention {
   }
 
   void run_int8(const Call& call, std::byte* memory, const Parallel& executor) const {
-    const Int8Blocks blocks(plan_.problem, call.rows, call.keys);
+    Int8Blocks blocks(plan_.problem, call.rows, call.keys);
+    blocks.even_out(call.rows);
     const Index bytes = blocks.worker_bytes();
     for_blocks(call, blocks.rows, executor, [&](Index b, Index head, Index begin, Index worker) {
       Int8Task(plan_, call.args, blocks, memory + worker * bytes)

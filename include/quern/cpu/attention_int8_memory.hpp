@@ -32,8 +32,16 @@ struct Int8Blocks {
     keys = std::clamp<Index>(kKeyBytes / (qk_padded + v_width) / kPanel * kPanel, kPanel, 1024);
     keys = std::min(keys, std::max(round_up(most_keys, kPanel), kPanel));
     const Index size = std::max(qk_padded, v_width);
-    rows = std::max<Index>(std::min<Index>(size <= 256 ? 192 : kPart, most_rows), 1);
+    rows = std::max<Index>(std::min<Index>(size <= 128   ? 384
+                                           : size <= 256 ? 192
+                                                         : kPart,
+                                           most_rows),
+                           1);
     part = std::min(kPart, rows);
+  }
+  /// Makes tasks for this many rows alike. Never needs more memory.
+  void even_out(Index all) {
+    rows = std::min(rows, round_up(divide_up(all, divide_up(all, rows)), part));
   }
   Index worker_bytes() const;
 };
