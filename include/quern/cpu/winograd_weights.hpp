@@ -1,6 +1,7 @@
 // The weights of a convolution as Winograd's algorithm needs them, see winograd.hpp.
 #pragma once
 
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <vector>
