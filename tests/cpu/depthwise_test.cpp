@@ -94,7 +94,7 @@ class Case {
                        " channels";
     const auto add = [&](const char* what, const Spatial& s) {
       text += std::string(", ") + what;
-      for (const Index x : s) text += " " + std::to_string(x);
+      for (const Index x : s) text.append(" ").append(std::to_string(x));
     };
     add("image", in_);
     add("kernel", p.kernel);

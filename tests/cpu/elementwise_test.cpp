@@ -75,7 +75,7 @@ struct Scales {
     for (Index j = 0; j < random.pick({Index{0}, count}); ++j) {
       zeros.push_back(static_cast<std::int32_t>(random.between(low, high)));
     }
-    if (zeros.size() > 1 && std::ssize(zeros) != cols) zeros.resize(1);
+    if (zeros.size() > 1 && std::ssize(zeros) != cols) zeros.erase(zeros.begin() + 1, zeros.end());
     return {scales, zeros};
   }
 };

@@ -97,8 +97,7 @@ class ConvCase {
     const ConvProblem& p = problem_;
     const auto number = [](Index x) { return std::to_string(x); };
     const auto three = [](const Spatial& x) {
-      return "(" + std::to_string(x[0]) + ", " + std::to_string(x[1]) + ", " +
-             std::to_string(x[2]) + ")";
+      return std::to_string(x[0]) + " x " + std::to_string(x[1]) + " x " + std::to_string(x[2]);
     };
     const auto strides = [&](const auto& x, Index outer, Index inner) {
       return number(outer) + "," + number(x.strides[0]) + "," + number(x.strides[1]) + "," +
