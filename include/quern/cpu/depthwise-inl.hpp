@@ -172,14 +172,14 @@ HWY_INLINE void store_quarters(hn::Vec<D8> bytes, std::int8_t* to, Index step) {
 
 /// Requantized, in C.
 struct ByteSink {
-  PositionsOfC<std::int8_t> c;
-  Requantizer requantizer;
   alignas(64) std::int32_t base[16] = {};
   alignas(64) float scale[16];
+  Requantizer requantizer;
+  PositionsOfC<std::int8_t> c;
   bool suits = true;
 
   ByteSink(const DepthwiseRows& in, const Output& o, Index columns, const Requantization& r)
-      : c(in, o, columns), requantizer(o, r) {
+      : requantizer(o, r), c(in, o, columns) {
     if (o.base != nullptr) std::memcpy(base, o.base, sizeof(base));
     const auto* scales = static_cast<const float*>(o.steps[0].data);
     for (Index j = 0; j < 16; ++j) {
@@ -212,8 +212,8 @@ struct ByteSink {
 
 /// Floats with a bias and clamps, in C.
 struct FloatSink {
-  PositionsOfC<float> c;
   alignas(64) float bias[16];
+  PositionsOfC<float> c;
   float low = -HUGE_VALF, high = HUGE_VALF;
   bool suits = false;
 
