@@ -117,7 +117,7 @@ TEST_CASE("sim conv: conforms on chips of every kind") {
   for (std::uint64_t i = 0; i < 12; ++i) {
     testing::ConformanceOptions options;
     options.seed = 1000 * i + 1;
-    options.count = support::scaled(25);
+    options.count = 25;
     options.threads = 2;
     options.exact_floats = false;
     const sim::Chip chip = small_chip(random);
@@ -132,7 +132,7 @@ TEST_CASE("sim conv: conforms on every preset") {
     CAPTURE(std::string(preset.name));
     testing::ConformanceOptions options;
     options.seed = seed += 1000;
-    options.count = support::scaled(8);
+    options.count = 8;
     options.threads = 1;
     options.exact_floats = false;
     const sim::Backend chip(sim::preset(preset.name).value());
@@ -170,7 +170,7 @@ TEST_CASE("sim conv: values do not depend on the mapping, and output stationary 
                               true) == "");
     ++ran;
   }
-  CHECK(ran > 80);
+  CHECK(ran > support::scaled(300) / 5);
 }
 
 TEST_CASE("sim conv: loads bring what tiles touch, lines once, and buffers hold it") {
@@ -257,8 +257,8 @@ TEST_CASE("sim conv: loads bring what tiles touch, lines once, and buffers hold 
       }
     }
   }
-  CHECK(with_lines > 1000);
-  CHECK(without > 1000);
+  CHECK(with_lines > support::scaled(500));
+  CHECK(without > support::scaled(500));
 }
 
 TEST_CASE("sim conv: 1 x 1 with stride 1 is a product") {

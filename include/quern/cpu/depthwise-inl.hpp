@@ -158,9 +158,9 @@ HWY_INLINE void store_quarters(hn::Vec<D8> bytes, std::int8_t* to, Index step) {
   const __m128i half[2] = {_mm256_castsi256_si128(bytes.raw),
                            _mm256_extracti128_si256(bytes.raw, 1)};
   QUERN_UNROLL for (int i = 0; i < N; ++i) {
-    const __m128d x = _mm_castsi128_pd(half[i / 2]);
-    auto* at = reinterpret_cast<double*>(to + i * step);
-    i % 2 == 0 ? _mm_storel_pd(at, x) : _mm_storeh_pd(at, x);
+    const __m128i x = half[i / 2];
+    const std::int64_t eight = i % 2 == 0 ? _mm_cvtsi128_si64(x) : _mm_extract_epi64(x, 1);
+    hwy::CopyBytes<8>(&eight, to + i * step);  // anywhere
   }
 #else
   constexpr int kLanes = static_cast<int>(hn::MaxLanes(D32()));
