@@ -11,6 +11,7 @@
 #include "quern/core/executor.hpp"
 #include "quern/core/memory.hpp"
 #include "quern/cpu/backend.hpp"
+#include "quern/cpu/constants.hpp"
 #include "quern/cpu/gemm_loops.hpp"
 #include "quern/cpu/packed_weights.hpp"
 
@@ -93,17 +94,15 @@ class Gemm {
       const Index before = plan->worker_bytes[static_cast<std::size_t>(m - 1)];
       plan->worker_bytes[static_cast<std::size_t>(m)] = bytes > before ? bytes : before;
     }
-    // Arrays to keep: at most steps + base + adjusted + column factor, in whole panels.
+    // Arrays to keep: those of the steps, two bases, adjusted and column factors.
     const Index width = weights.panels() * kPanel;
-    AlignedBuffer memory(
-        static_cast<std::size_t>((Epilogue::kMaxSteps + 1 + 3 * p.batch) * width * 4));
+    AlignedBuffer memory(static_cast<std::size_t>(Constants::bytes(width, 1 + 3 * p.batch)));
     if (memory.size() == 0 && width != 0) {
       return Error::make(Code::no_memory, "gemm: no memory for the constants of %lld columns",
                          LL(p.n));
     }
     auto constants = std::make_shared<AlignedBuffer>(std::move(memory));
-    std::int32_t* next = reinterpret_cast<std::int32_t*>(constants->data());
-    if (width != 0) fold_constants(*plan, p, width, next);
+    if (width != 0) fold_constants(*plan, p, width, constants->data());
     plan->problem.b_zero_points = {};
     Gemm gemm;
     gemm.plan_ = std::move(plan);
@@ -147,26 +146,15 @@ class Gemm {
 
   /// Copies the epilogue's arrays and folds zero points and bias into per-column constants, all
   /// modulo 2^32.
-  static void fold_constants(GemmPlan& plan, const GemmProblem& p, Index width,
-                             std::int32_t* next) {
-    const auto take = [&](Index rows) {
-      std::int32_t* piece = next;
-      next += rows * width;
-      std::memset(piece, 0, static_cast<std::size_t>(rows * width) * 4);
-      return piece;
-    };
-    for (Step& s : plan.problem.epilogue.steps) {
-      if (!s.has_values() || s.count == 0) continue;
-      std::int32_t* copy = take(1);
-      std::memcpy(copy, s.data, static_cast<std::size_t>(s.count) * 4);
-      s.data = copy;
-    }
+  static void fold_constants(GemmPlan& plan, const GemmProblem& p, Index width, std::byte* memory) {
+    Constants keep(memory, width);
+    keep.steps(plan.problem.epilogue);
     if (!is_int8(p.b)) return;
     const bool integer_bias =
         p.epilogue.count > 0 && p.epilogue.steps[0].kind == Step::Kind::bias_s32;
     const auto* bias =
         integer_bias ? static_cast<const std::int32_t*>(p.epilogue.steps[0].data) : nullptr;
-    std::int32_t *adjusted = take(p.batch), *factor = take(1);
+    std::int32_t *adjusted = keep.take(p.batch), *factor = keep.take();
     const std::size_t zeros = p.b_zero_points.size();
     bool any = false;
     for (Index j = 0; j < p.n; ++j) {
@@ -183,7 +171,7 @@ class Gemm {
     const auto base_of = [&](const GemmPlan::Choice& c) {
       const bool per_row = p.a_zero_points == ZeroPoints::per_row;
       const auto za = static_cast<std::uint32_t>(per_row ? 0 : p.a_zero_point + c.a_shift);
-      std::int32_t* base = take(p.batch);
+      std::int32_t* base = keep.take(p.batch);
       for (Index b = 0; b < p.batch; ++b) {
         for (Index j = 0; j < p.n; ++j) {
           auto offset = static_cast<std::uint32_t>(bias == nullptr ? 0 : bias[j]) -
